@@ -1,0 +1,1 @@
+"""Weakly supervised object localization in histology: image labels in, labels and maps out."""

@@ -1,0 +1,86 @@
+"""Resizing, normalising and gathering of maps: the few array operations every method shares.
+
+Maps are resized by two small matrix products, one per axis, so that every convention (half-pixel
+centres, aligned corners) is one matrix and its gradient is a matrix product too.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped
+
+
+def resize(
+    images: Float[Array, "b h w c"], shape: tuple[int, int], *, align_corners: bool = False
+) -> Float[Array, "b H W c"]:
+    """Bilinear interpolation to `shape`, without antialiasing.
+
+    Output pixel i reads the input at (i + 1/2) h / H - 1/2, or at i (h - 1) / (H - 1) where the
+    corners are aligned; positions outside the input take its border.
+    """
+    _, height, width, _ = images.shape
+    rows = jnp.asarray(_interpolation(height, shape[0], align_corners), images.dtype)
+    columns = jnp.asarray(_interpolation(width, shape[1], align_corners), images.dtype)
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, images, columns, precision="highest")
+
+
+def resize_maps(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array, "b H W"]:
+    """Bilinear interpolation of one-channel maps."""
+    return resize(maps[..., None], shape)[..., 0]
+
+
+def resize_nearest(
+    images: Shaped[Array, "b h w *c"], shape: tuple[int, int]
+) -> Shaped[Array, "b H W *c"]:
+    """Nearest neighbour: output pixel i takes input pixel floor(i h / H)."""
+    rows = np.arange(shape[0]) * images.shape[1] // shape[0]
+    columns = np.arange(shape[1]) * images.shape[2] // shape[1]
+    return images[:, rows[:, None], columns[None, :]]
+
+
+def gather_bilinear(
+    maps: Float[Array, "b h w c"], points: Int[Array, "b n 2"], shape: tuple[int, int]
+) -> Float[Array, "b n c"]:
+    """`resize(maps, shape)` read at `points` (row, column), without making the large map.
+
+    Equal to resizing and indexing; the memory does not depend on `shape`.
+    """
+    _, height, width, _ = maps.shape
+    rows = jnp.asarray(_interpolation(height, shape[0], align_corners=False), maps.dtype)
+    columns = jnp.asarray(_interpolation(width, shape[1], align_corners=False), maps.dtype)
+    weights = jnp.einsum("bnh,bnw->bnhw", rows[points[..., 0]], columns[points[..., 1]])
+    return jnp.einsum("bnhw,bhwc->bnc", weights, maps, precision="highest")
+
+
+def min_max(maps: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+    """Each map stretched to [0, 1] by its own minimum and maximum; constant maps become zero.
+
+    Entries that are not finite become 0 (NaN, -inf) or 1 (+inf), as in the released code.
+    """
+    low = jnp.min(maps, axis=(1, 2), keepdims=True)
+    shifted = maps - low
+    stretched = shifted / jnp.max(shifted, axis=(1, 2), keepdims=True)
+    return jnp.nan_to_num(stretched, nan=0.0, posinf=1.0, neginf=0.0)
+
+
+def drop_channels(
+    features: Float[Array, "b h w c"], keys: Key[Array, "b"], rate: float
+) -> Float[Array, "b h w c"]:
+    """Spatial dropout: zero whole channels with probability `rate`, scale the rest by 1/(1 - rate).
+
+    Each image draws from its own key, so the draw does not depend on how a batch is sharded.
+    """
+    channels = features.shape[-1]
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, (1, 1, channels)))(keys)
+    return jnp.where(kept, features / (1 - rate), 0)
+
+
+def _interpolation(size: int, target: int, align_corners: bool) -> Float[np.ndarray, "target size"]:
+    """Matrix of the bilinear weights from `size` samples to `target` samples."""
+    if align_corners:
+        positions = np.linspace(0.0, size - 1.0, target)
+    else:
+        positions = (np.arange(target) + 0.5) * (size / target) - 0.5
+    positions = np.clip(positions, 0, size - 1)
+    distance = np.abs(positions[:, None] - np.arange(size)[None, :])
+    return np.maximum(0.0, 1.0 - distance)

@@ -1,0 +1,69 @@
+"""SGD as the published models were trained: two parameter groups and step decay with a floor."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[Any], Any]
+
+
+def sgd(
+    *,
+    learning_rate: float,
+    steps_per_epoch: int,
+    decay_epochs: tuple[int, ...],
+    decay: float = 0.1,
+    floor: float = 1e-6,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    fast: tuple[str, ...] = (),
+    fast_ratio: float = 10.0,
+) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum; weight decay on every parameter, biases and norms included.
+
+    Args:
+      learning_rate: per step, of the slow group.
+      steps_per_epoch: the schedule counts epochs.
+      decay_epochs: epochs at whose begin the learning rate is multiplied by `decay`.
+      floor: least learning rate, of either group.
+      fast: prefixes of the parameter paths ("encoder/layer4", "head") that learn `fast_ratio` times
+        as fast.
+    """
+    rates = {"slow": learning_rate, "fast": learning_rate * fast_ratio}
+    schedules = {
+        group: step_decay(rate, decay, decay_epochs, floor, steps_per_epoch)
+        for group, rate in rates.items()
+    }
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(decay=momentum, nesterov=True),
+        optax.partition(
+            {group: optax.scale_by_learning_rate(s) for group, s in schedules.items()},
+            lambda params: groups(params, fast),
+        ),
+    )
+
+
+def step_decay(
+    base: float, decay: float, decay_epochs: tuple[int, ...], floor: float, steps_per_epoch: int
+) -> Schedule:
+    """Step -> max(base * decay^n, floor), n how many of `decay_epochs` have begun."""
+    starts = [epoch * steps_per_epoch for epoch in decay_epochs]
+
+    def rate(step):
+        return jnp.maximum(base * decay ** sum((step >= start) * 1 for start in starts), floor)
+
+    return rate
+
+
+def groups(params: Any, fast: tuple[str, ...]) -> Any:
+    """ "fast" or "slow" for every parameter, by its path."""
+
+    def group(path, _):
+        name = "/".join(str(key.key) for key in path)
+        return "fast" if name.startswith(tuple(fast)) and fast else "slow"
+
+    return jax.tree_util.tree_map_with_path(group, params)
