@@ -1,0 +1,178 @@
+"""Pretrained weights: torchvision and timm checkpoints into flax variables, strictly.
+
+Checkpoints are `.safetensors` or `.npz` with PyTorch's names and layouts, from a path or the
+Hugging Face hub; nothing is ever unpickled (`scripts/convert_weights.py` converts `.pth`). The
+modules here carry PyTorch's names, so one rule translates them all.
+"""
+
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Variables = Mapping[str, Any]
+_LEAVES = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
+_FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may be from 1
+
+
+def load(source: str) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint, by PyTorch name, floating point as float32.
+
+    Args:
+      source: path of a `.safetensors` or `.npz` file, or a Hugging Face id `owner/model` or
+        `owner/model:file` (the file is `model.safetensors` unless named).
+    """
+    path = pathlib.Path(source)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        raise ValueError(
+            f"{source} is a pickle, which is never opened here; "
+            f"run: python scripts/convert_weights.py {source} {path.with_suffix('.safetensors')}"
+        )
+    if not path.is_file():
+        path = _download(source)
+    if path.suffix == ".npz":
+        tensors = dict(np.load(path, allow_pickle=False))
+    else:
+        import safetensors.numpy
+
+        tensors = safetensors.numpy.load_file(path)
+    return {name: _float32(value) for name, value in tensors.items()}
+
+
+def assign(
+    variables: Variables,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    extra: Iterable[str] = (),
+    allow_missing: Iterable[str] = (),
+) -> Variables:
+    """`variables` with every leaf replaced by the tensor of the same name.
+
+    Args:
+      variables: flax collections "params" and "batch_stats".
+      tensors: PyTorch names and layouts (convolutions O I H W, linear layers O I).
+      extra: name prefixes that may be present and are not used.
+      allow_missing: PyTorch names that may be absent; these leaves keep their values.
+
+    Raises:
+      ValueError: listing every missing, extra and misshapen tensor.
+    """
+    leaves = flax.traverse_util.flatten_dict(dict(variables))
+    skipped = (*extra, "num_batches_tracked")
+    given = {_flax_path(k, v): k for k, v in tensors.items() if not _skip(k, skipped)}
+    names = {path: torch_name(path) for path in leaves}
+    allowed = set(allow_missing)
+    missing = [n for path, n in names.items() if path not in given and n not in allowed]
+    surplus = [name for path, name in given.items() if path not in leaves]
+    result, misshapen = {}, []
+    for path, leaf in leaves.items():
+        value = _flax_layout(tensors[given[path]]) if path in given else leaf
+        if value.shape != leaf.shape:
+            misshapen.append(f"{given[path]} {value.shape}, expected {leaf.shape}")
+        result[path] = jnp.asarray(value, leaf.dtype)
+    if missing or surplus or misshapen:
+        raise ValueError(_mismatch(missing, surplus, misshapen))
+    return flax.traverse_util.unflatten_dict(result)
+
+
+def is_folded(variables: Variables) -> bool:
+    """Whether every BatchNorm was folded into its convolution: the identity but for its bias."""
+    stats = flax.traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
+    mean = [np.all(np.asarray(v) == 0) for path, v in stats.items() if path[-1] == "mean"]
+    var = [np.asarray(v) for path, v in stats.items() if path[-1] == "var"]
+    return (
+        bool(var)
+        and all(mean)
+        and all(np.ptp(v) == 0 and abs(v - 1).max() < _FOLDED_VARIANCE for v in var)
+    )
+
+
+def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) -> Variables:
+    """BatchNorm of a folded checkpoint with the statistics of `batches`, the function unchanged.
+
+    With m and v the mean and variance of a normalisation's input, mean = m, var = v,
+    scale = s sqrt(v + eps) / sqrt(v0 + eps) and bias = b + s (m - m0) / sqrt(v0 + eps): evaluation
+    gives what it gave, and training with batch statistics starts level with it.
+    """
+
+    @jax.jit
+    def moments(image):
+        _, updates = model.apply(variables, image, mutable=["calibration"])
+        return updates["calibration"]
+
+    collected = [jax.device_get(moments(image)) for image in batches]
+    average = jax.tree.map(
+        lambda *values: np.mean(np.stack(values).astype(np.float64), 0), *collected
+    )
+    params = flax.traverse_util.flatten_dict(dict(variables["params"]))
+    stats = flax.traverse_util.flatten_dict(dict(variables["batch_stats"]))
+    for (*path, _), (mean, square) in flax.traverse_util.flatten_dict(average).items():
+        _refit(params, stats, path, mean, square - mean**2)
+    unflatten = flax.traverse_util.unflatten_dict
+    return {**variables, "params": unflatten(params), "batch_stats": unflatten(stats)}
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """PyTorch's name of a leaf: (batch_stats, layer1_0, bn1, mean) -> layer1.0.bn1.running_mean."""
+    torch = {"mean": "running_mean", "var": "running_var", "kernel": "weight", "scale": "weight"}
+    *modules, leaf = path[1:]
+    return ".".join([re.sub(r"_(\d+)$", r".\1", m) for m in modules] + [torch.get(leaf, leaf)])
+
+
+def _refit(params, stats, path, mean, var, epsilon=1e-5):
+    scale, bias = params[(*path, "scale")], params[(*path, "bias")]
+    slope = scale / np.sqrt(stats[(*path, "var")] + epsilon)
+    stats_mean = stats[(*path, "mean")]
+    params[(*path, "scale")] = jnp.asarray(slope * np.sqrt(var + epsilon), scale.dtype)
+    params[(*path, "bias")] = jnp.asarray(bias + slope * (mean - stats_mean), bias.dtype)
+    stats[(*path, "mean")] = jnp.asarray(mean, stats_mean.dtype)
+    stats[(*path, "var")] = jnp.asarray(var, stats_mean.dtype)
+
+
+def _flax_path(name, value):
+    """layer1.0.bn1.running_mean -> (batch_stats, layer1_0, bn1, mean)."""
+    *modules, leaf = re.sub(r"\.(\d+)(?=\.)", r"_\1", name).split(".")
+    collection = "batch_stats" if leaf.startswith("running_") else "params"
+    weight = "kernel" if np.ndim(value) > 1 else "scale"
+    return (collection, *modules, _LEAVES.get(leaf, weight if leaf == "weight" else leaf))
+
+
+def _flax_layout(value):
+    """O I H W -> H W I O, O I -> I O."""
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+def _skip(name, skipped):
+    return any(name.startswith(s) or name.endswith(s) for s in skipped)
+
+
+def _float32(value):
+    return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
+
+
+def _download(source):
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::(.+))?", source)
+    is_file = source.endswith((".npz", ".safetensors")) and ":" not in source
+    if not match or is_file:
+        raise FileNotFoundError(
+            f"no weights at {source!r}; expected a .safetensors or .npz file, "
+            "or a Hugging Face id such as 'timm/resnet50.tv_in1k'"
+        )
+    import huggingface_hub
+
+    name = match[2] or "model.safetensors"
+    return pathlib.Path(huggingface_hub.hf_hub_download(match[1], name))
+
+
+def _mismatch(missing, surplus, misshapen):
+    lines = ["the checkpoint does not fit the model"]
+    for title, names in [("missing", missing), ("extra", surplus), ("misshapen", misshapen)]:
+        if names:
+            lines.append(f"  {title} ({len(names)}): {', '.join(names)}")
+    return "\n".join(lines)

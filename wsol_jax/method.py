@@ -1,0 +1,41 @@
+"""What a method is: a flax model and three pure functions, found by name.
+
+Every trained localizer is one file under `methods/` with one function `make`. Training, batching,
+checkpoints and metrics live elsewhere, once, and know nothing of it but this tuple.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from wsol_jax import methods
+
+
+class Method(NamedTuple):
+    """A localizer.
+
+    Attributes:
+      model: flax module; `model.apply(variables, image, keys, train=True)` gives named outputs.
+      prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
+        random key per image.
+      loss: (outputs, batch) -> {name: (coefficient, losses.Ratio)}; the objective is the sum of
+        coefficient times ratio.
+      localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1], at
+        feature resolution; higher means object. A label of None stands for the predicted class.
+    """
+
+    model: nn.Module
+    prepare: Callable[..., dict[str, Any]]
+    loss: Callable[..., dict[str, Any]]
+    localize: Callable[..., Any]
+
+
+def build(name: str, encoder: nn.Module, head: nn.Module, **keywords) -> Method:
+    """The method of the file `methods/<name>.py`; the keywords are those of its `make`."""
+    names = sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
+    if name not in names:
+        raise ValueError(f"unknown method {name!r}; have {names}")
+    return importlib.import_module(f"wsol_jax.methods.{name}").make(encoder, head, **keywords)

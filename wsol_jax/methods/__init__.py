@@ -1,0 +1,1 @@
+"""One file per trained method, each next to the equations of its paper."""

@@ -1,0 +1,116 @@
+"""PixelCAM (Guichemerre et al., MIDL 2025): classify the image and its pixels alike.
+
+The pixel classifier learns, beside the image classifier, from a few pixels per image that a
+pretrained classifier's CAM calls foreground or background, drawn anew at every step.
+"""
+
+import flax.linen as nn
+import jax
+
+from wsol_jax import heads, losses, ops, seeds
+from wsol_jax.method import Method
+
+NEGATIVES = ("foreground", "background", "drop")
+
+
+class PixelCam(nn.Module):
+    """An image head and a pixel head on the same features; dropout reaches the image head only."""
+
+    encoder: nn.Module
+    head: nn.Module
+    pixel_head: nn.Module
+    dropout: float = 0.0
+
+    def __call__(self, image, keys=None, train=False):
+        features = self.encode(image, train)
+        dropped = features
+        if train and self.dropout:
+            dropped = ops.drop_channels(features, keys, self.dropout)
+        return {
+            "logits": self.classify(dropped),
+            "pixel_logits": self.pixel_head(features, train),
+        }
+
+    def encode(self, image, train=False):
+        return self.encoder(image, train)[-1]
+
+    def classify(self, features):
+        return self.head(features)
+
+
+def make(
+    encoder: nn.Module,
+    head: nn.Module,
+    *,
+    pixel_weight: float = 1.0,
+    pixel_head: str = "linear",
+    pixel_batch_norm: bool = False,
+    dropout: float = 0.0,
+    sampler: str = "lowest",
+    foreground: int = 5,
+    background: int = 5,
+    fraction: float = 0.2,
+    seed_grid: int | None = None,
+    negatives: str = "foreground",
+) -> Method:
+    """Image cross-entropy + pixel_weight * pixel cross-entropy (eq. 3).
+
+    Args:
+      encoder: image (b H W 3) -> feature levels, the last of which (b h w c) is used.
+      head: features -> logits (b k).
+      pixel_weight: lambda of eq. 3.
+      pixel_head: depth of the pixel classifier, a key of `heads.PIXEL_HEADS`.
+      pixel_batch_norm: normalise the features before a linear pixel head.
+      dropout: rate of spatial dropout before the image head.
+      sampler: how pixels are drawn from the CAM, see `seeds.sample`; `foreground` and `background`
+        are their numbers per image, `fraction` the share of lowest activations that is background.
+      seed_grid: side of the square grid the pixels lie on, in place of the image's own: the side of
+        the features (28) gives the authors' low-resolution setting on CAMELYON16.
+      negatives: what images of class 0 teach the pixel head: "foreground" and background alike
+        (GlaS: benign glands are glands), only "background" (CAMELYON16, as trained by the authors),
+        or nothing ("drop").
+    """
+    if negatives not in NEGATIVES:
+        raise ValueError(f"unknown negatives {negatives!r}; have {list(NEGATIVES)}")
+    if pixel_head not in heads.PIXEL_HEADS:
+        raise ValueError(f"unknown pixel_head {pixel_head!r}; have {sorted(heads.PIXEL_HEADS)}")
+    pixels = heads.PixelHead(
+        heads.PIXEL_HEADS[pixel_head],
+        pixel_batch_norm,
+        getattr(encoder, "dtype", None),
+        getattr(encoder, "axis_name", None),
+    )
+    model = PixelCam(encoder, head, pixels, dropout)
+
+    def prepare(batch, keys):
+        cam, negative = batch["cam"], batch["label"] == 0
+        if seed_grid:
+            cam = ops.resize_maps(cam, (seed_grid, seed_grid))
+        drawn = seeds.sample(
+            keys,
+            cam,
+            sampler=sampler,
+            foreground=foreground,
+            background=background,
+            fraction=fraction,
+            background_only=negative & (negatives == "background"),
+        )
+        kept = batch["valid"] & ~(negative & (negatives == "drop"))
+        return {**batch, "seeds": drawn._replace(known=drawn.known & kept[:, None])}
+
+    def loss(outputs, batch):
+        drawn = batch["seeds"]
+        grid = (seed_grid, seed_grid) if seed_grid else batch["image"].shape[1:3]
+        # Interpolating the logits, then reading them at the seeds: what the released code does with
+        # the whole map. For a linear head it equals the paper's interpolated features.
+        logits = ops.gather_bilinear(outputs["pixel_logits"], drawn.points, grid)
+        image = losses.cross_entropy(outputs["logits"], batch["label"], batch["valid"])
+        pixel = losses.partial_cross_entropy(logits, drawn.target, drawn.known)
+        return {"image": (1.0, image), "pixel": (pixel_weight, pixel)}
+
+    def localize(variables, image, label=None):
+        del label  # the pixel classifier does not depend on the class
+        outputs = model.apply(variables, image)
+        return outputs["logits"], {"pixelcam": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
+
+    return Method(model, prepare, loss, localize)
