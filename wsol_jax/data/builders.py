@@ -1,0 +1,117 @@
+"""TFDS builders of the data sets. Examples are stored in the order of their split, losslessly."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from wsol_jax.data import glas, splits, synthetic_glands
+
+
+class Glas(tfds.core.GeneratorBasedBuilder):
+    """GlaS in its five published folds."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"fold{fold}") for fold in glas.FOLDS]  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Optional: the archive {glas.ARCHIVE}, unpacked; it is downloaded if it is not there."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _info(self, glas.CLASSES)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        try:
+            folder = dl_manager.manual_dir
+        except AssertionError:  # so TFDS says that there is none, or nothing in it
+            folder = glas.download(dl_manager.download_dir / "glas")
+        fold = int(self.builder_config.name.removeprefix("fold"))
+        found = {s: glas.examples(s, fold=fold, folder=str(folder)) for s in glas.SPLITS}
+        return {split: self._generate_examples(found[split]) for split in found}
+
+    def _generate_examples(self, examples: Sequence[splits.Example]) -> Iterator:
+        return _records(examples)
+
+
+class SyntheticGlands(tfds.core.GeneratorBasedBuilder):
+    """Drawn tissue with glands, generated on first use."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _info(self, synthetic_glands.CLASSES)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        return {
+            split: self._generate_examples(synthetic_glands.examples(split))
+            for split in synthetic_glands.SPLITS
+        }
+
+    def _generate_examples(self, examples: Sequence[splits.Example]) -> Iterator:
+        return _records(examples)
+
+
+def prepare(
+    name: str, *, data_dir: str | pathlib.Path | None = None, **options: Any
+) -> tfds.core.DatasetBuilder:
+    """The builder of a data set; its examples are generated now unless `data_dir` has them.
+
+    Args:
+      data_dir: where TFDS keeps its data; its own default where None.
+      options: `fold` and `folder` of glas, see `glas.examples`. Where the folder does not exist
+        the official archive is downloaded.
+    """
+    return {"glas": _glas, "synthetic_glands": _synthetic_glands}[name](data_dir, **options)
+
+
+def _glas(
+    data_dir: str | pathlib.Path | None, *, fold: int = 0, folder: str | pathlib.Path = "data/glas"
+) -> Glas:
+    splits.require_choice("fold", fold, glas.FOLDS)
+    builder = Glas(config=f"fold{fold}", data_dir=data_dir)
+    if not builder.data_path.exists() and pathlib.Path(folder).is_dir():
+        for split in glas.SPLITS:  # what is wrong with the files is said before TFDS starts
+            glas.examples(split, fold=fold, folder=folder)
+    return _generated(builder, manual_dir=folder)
+
+
+def _synthetic_glands(data_dir: str | pathlib.Path | None) -> SyntheticGlands:
+    return _generated(SyntheticGlands(data_dir=data_dir))
+
+
+def _generated(builder, manual_dir=None):
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+    return builder
+
+
+def _info(builder: tfds.core.DatasetBuilder, classes: Sequence[str]) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=builder.__doc__,
+        disable_shuffling=True,  # the order of the published lists
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(encoding_format="png"),
+                "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=list(classes)),
+                "name": tfds.features.Text(),
+            }
+        ),
+    )
+
+
+def _records(examples: Sequence[splits.Example]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for position, example in enumerate(examples):
+        image, mask = example.read()
+        yield (
+            position,
+            {
+                "image": image,
+                "mask": mask[..., np.newaxis],
+                "label": example.label,
+                "name": example.name,
+            },
+        )

@@ -1,0 +1,47 @@
+"""The way in: a split of a data set by name, as batches, from memory or from TFDS.
+
+Both sources give equal batches. Only `tfds` imports TensorFlow, and only when it is asked for.
+"""
+
+from typing import Any
+
+from wsol_jax.data import glas, memory, splits, synthetic_glands
+
+DATASETS = {"glas": glas, "synthetic_glands": synthetic_glands}
+SOURCES = ("memory", "tfds")
+
+
+def open_split(
+    name: str,
+    split: str,
+    *,
+    image_size: int,
+    source: str = "memory",
+    window: int = splits.WINDOW,
+    **options: Any,
+) -> splits.Split:
+    """A split whose images have `image_size` x `image_size` pixels.
+
+    Args:
+      source: "memory" decodes all now and keeps it; "tfds" prepares the set on first use with
+        tensorflow-datasets and streams it.
+      window: examples that are shuffled together.
+      options: of the data set, `fold` and `folder` for glas; `data_dir` for tfds.
+
+    Raises:
+      ValueError, FileNotFoundError: before any work starts, saying what mends it.
+    """
+    splits.require_choice("data set", name, tuple(DATASETS))
+    splits.require_choice("split", split, tuple(DATASETS[name].SPLITS))
+    splits.require_choice("source", source, SOURCES)
+    if source == "memory":
+        examples = DATASETS[name].examples(split, **options)
+        return memory.open_split(examples, image_size=image_size, window=window)
+    try:
+        from wsol_jax.data import builders, pipeline
+    except ImportError as error:
+        raise ImportError(
+            f"source 'tfds' needs tensorflow-datasets ({error}): install it or take 'memory'"
+        ) from error
+    builder = builders.prepare(name, **options)
+    return pipeline.open_split(builder, split, image_size=image_size, window=window)
