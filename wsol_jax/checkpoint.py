@@ -1,0 +1,74 @@
+"""Checkpoints of one training phase; the only file that knows Orbax.
+
+A checkpoint holds the state and, beside it, everything else that training must remember (history
+and selection) as JSON, written as one: either all of it is there, or none.
+"""
+
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+TO_DELETE = "to_delete"  # where Orbax moves a checkpoint first, so that none is left half-deleted
+
+
+class Checkpoints:
+    """The checkpoints under `folder`, by training step."""
+
+    def __init__(self, folder: pathlib.Path):
+        options = ocp.CheckpointManagerOptions(
+            todelete_subdir=TO_DELETE, cleanup_tmp_directories=True
+        )
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
+        """Writes one checkpoint in the background, then deletes those not in `keep`.
+
+        Raises:
+          OSError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
+        arrays = jax.tree.map(np.asarray, state)
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(arrays), memory=ocp.args.JsonSave(memory)
+        )
+        try:
+            self._manager.wait_until_finished()
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=items)
+                self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"could not write checkpoint {step} under {self.folder} ({error}); make room, or "
+                f"pass another --workdir. The last good checkpoint is {self.latest()}"
+            ) from error
+        for old in set(self._manager.all_steps()) - {step, *keep}:
+            self._manager.delete(old)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of `step`, as NumPy arrays in the structure of `like`."""
+        return self._restore(step, like, partial_restore=False)
+
+    def restore_variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """The model's variables of `step`, in the structure of `like`, without the optimizer's."""
+        return self._restore(step, like, partial_restore=True)
+
+    def _restore(self, step, like, **options):
+        target = ocp.args.PyTreeRestore(item=jax.tree.map(np.asarray, like), **options)
+        return self._manager.restore(step, args=ocp.args.Composite(state=target)).state
+
+    def memory(self, step: int) -> dict[str, Any]:
+        """The JSON saved with `step`."""
+        items = ocp.args.Composite(memory=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=items).memory
+
+    def close(self) -> None:
+        """Waits for what is still being written."""
+        self._manager.close()

@@ -1,0 +1,114 @@
+"""One split, every image once: maps and labels become counts on the devices, merged on the host."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float16
+
+from wsol_jax import augment, metrics, ops, parallel
+from wsol_jax.data import splits
+from wsol_jax.method import Method
+
+
+class Scores(NamedTuple):
+    """What a split's images add up to: label accuracy, and PxAP of each kind of map."""
+
+    accuracy: metrics.Accuracy
+    pxap: dict[str, metrics.PxAP]
+
+
+class Evaluator:
+    """A method compiled for evaluation, on all devices.
+
+    Maps are made for the true class, at feature resolution, and resized bilinearly to the truth.
+    """
+
+    def __init__(self, method: Method, batch_size: int):
+        self._engine = parallel.engine("jit")
+        self._batch_size = batch_size
+        self._count = parallel.compile_evaluation(_counter(method))
+        self._localize = parallel.compile_evaluation(_localizer(method))
+
+    def place(self, variables: Any) -> Any:
+        """Puts variables from the host on every device."""
+        return self._engine.place(variables)
+
+    def scores(self, variables: Any, split: splits.Split) -> Scores:
+        """The scores of a split."""
+        total = None
+        for batch in self._batches(split):
+            counts = jax.device_get(self._count(variables, batch))
+            total = counts if total is None else _merge(total, counts)
+        return total
+
+    def maps(self, variables: Any, split: splits.Split) -> dict[str, Float16[np.ndarray, "n h w"]]:
+        """Maps of every image in the order of the split, at feature resolution."""
+        pieces = [jax.device_get(self._localize(variables, b)) for b in self._batches(split)]
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: split.size], *pieces)
+        return {name: maps.astype(np.float16) for name, maps in joined.items()}
+
+    def _batches(self, split):
+        """Batches on the devices, no larger than the split needs, which every device can share."""
+        devices = jax.device_count()
+        size = min(-(-self._batch_size // devices), -(-split.size // devices)) * devices
+        hosts = (jax.process_index(), jax.process_count())
+        return (self._engine.feed(batch) for batch in split.ordered(size, hosts=hosts))
+
+
+def summarize(scores: Scores, name: str, threshold: float | None = None) -> dict[str, Any]:
+    """The numbers of one kind of map, in percent.
+
+    Args:
+      name: of the map.
+      threshold: operating point chosen on other images; the one best for these images is always
+        reported beside it, under its own name.
+    """
+    counts = scores.pxap[name].counts
+    precision, recall = metrics.curve(counts)
+    reached = np.isfinite(precision)
+    numbers = {
+        "accuracy": scores.accuracy.compute(),
+        "pxap": scores.pxap[name].compute(),
+        "at_best_test_threshold": metrics.rates(counts, metrics.best_threshold(counts)),
+        "curve": {
+            "recall": recall[reached].round(5).tolist(),
+            "precision": precision[reached].round(5).tolist(),
+        },
+    }
+    if threshold is not None:
+        numbers["at_validation_threshold"] = metrics.rates(counts, threshold)
+    return numbers
+
+
+def to_size(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array, "b H W"]:
+    """Maps at the size of the truth, in [0, 1] in spite of rounding."""
+    return jnp.clip(ops.resize_maps(maps.astype(jnp.float32), shape), 0, 1)
+
+
+def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
+    def count(variables, batch):
+        image, truth, valid = augment.eval_view(batch)["image"], batch["mask"], batch["valid"]
+        logits, maps = method.localize(variables, image, batch["label"])
+        full = {name: to_size(low, truth.shape[1:]) for name, low in maps.items()}
+        return Scores(
+            metrics.Accuracy.from_model_output(logits, batch["label"], valid),
+            {name: metrics.PxAP.from_model_output(m, truth, valid) for name, m in full.items()},
+        )
+
+    return count
+
+
+def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], dict[str, Array]]:
+    def localize(variables, batch):
+        image = augment.eval_view(batch)["image"]
+        return method.localize(variables, image, batch["label"])[1]
+
+    return localize
+
+
+def _merge(left, right):
+    pxap = {name: left.pxap[name].merge(right.pxap[name]) for name in left.pxap}
+    return Scores(left.accuracy.merge(right.accuracy), pxap)

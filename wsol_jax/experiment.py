@@ -1,0 +1,133 @@
+"""From a config to its parts: data, method, weights. The only translation from names to objects."""
+
+import json
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsol_jax import augment, heads, logbook, method
+from wsol_jax.backbones import resnet, weights
+from wsol_jax.data import sources, splits
+
+BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
+
+
+class Data(NamedTuple):
+    """The splits of a run: `train` larger than the crop, all others at the size of evaluation."""
+
+    train: splits.Split
+    seen: splits.Split  # the training images without augmentation
+    valcl: splits.Split
+    valpx: splits.Split
+    test: splits.Split
+
+
+def open_data(config: Any) -> Data:
+    """Opens, and so checks, every split before any work is done."""
+    options, size = keywords(config.data), config.image_size
+
+    def split(name, image_size=size):
+        return sources.open_split(split=name, image_size=image_size, **options)
+
+    return Data(
+        train=split("train", config.resize),
+        seen=split("train"),
+        valcl=split("valcl"),
+        valpx=split("valpx"),
+        test=split("test"),
+    )
+
+
+def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
+    """The method that `section` names, on the config's backbone and head.
+
+    Args:
+      section: the part of the config that holds `name` and the keywords of the method.
+      axis: devices that share batch statistics, see `parallel.Engine`.
+    """
+    backbone = keywords(config.backbone)
+    name = backbone.pop("name")
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; have {sorted(BACKBONES)}")
+    dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
+    encoder = BACKBONES[name](dtype=dtype, axis_name=axis, **backbone)
+    head = heads.build(num_classes=config.num_classes, **keywords(config.head))
+    return method.build(encoder=encoder, head=head, **keywords(section))
+
+
+def initialize(config: Any, built: method.Method) -> dict[str, Any]:
+    """Fresh variables of a method, drawn from the config's seed, on the host."""
+    image = jnp.zeros((1, config.image_size, config.image_size, 3))
+    return jax.device_get(jax.jit(built.model.init)(jax.random.key(config.seed), image))
+
+
+def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dict]:
+    """The encoder's pretrained variables as {"params": {"encoder": ...}, ...}, and their record.
+
+    Nothing, where `config.weights.source` is empty. Of a checkpoint with folded BatchNorm the
+    statistics are taken from the training images, unless `config.weights.recalibrate` is False.
+    """
+    options = keywords(config.weights)
+    source, recalibrate = options.pop("source"), options.pop("recalibrate")
+    if not source:
+        return {}, {"source": None, "note": "random initial weights"}
+    encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
+    encoder = weights.assign(encoder, weights.load(source), extra=resnet.EXTRA_TENSORS, **options)
+    folded = weights.is_folded(encoder)
+    facts = {"source": pathlib.PurePath(source).name, "folded": folded, **options}
+    if folded and recalibrate:
+        logging.info("folded BatchNorm: taking its statistics from the training images")
+        batches = data.seen.ordered(_divisor(data.seen.size))
+        images = (augment.eval_view(batch)["image"] for batch in batches)
+        encoder = weights.recalibrate(built.model.encoder, encoder, images)
+        facts["recalibrated"] = "one pass over the training images"
+    return jax.device_get({k: {"encoder": v} for k, v in encoder.items()}), facts
+
+
+def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, Any]:
+    """`variables` with every module that `donor` has too (encoder, head) taken from it."""
+    return {
+        k: {**modules, **_common(modules, donor.get(k, {}))} for k, modules in variables.items()
+    }
+
+
+def claim(workdir: pathlib.Path, config: Any) -> None:
+    """Makes the folder of a run and writes its config there.
+
+    Raises:
+      FileExistsError: the folder holds a run of another config; says what differs.
+    """
+    path, resolved = workdir / "config.json", json.loads(config.to_json())
+    if path.is_file():
+        differing = sorted(_differences(json.loads(path.read_text()), resolved))
+        if differing:
+            raise FileExistsError(
+                f"{workdir} holds a run of another config (other: {', '.join(differing)}); "
+                "pass another --workdir, or remove the folder"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    logbook.write_json(path, resolved)
+
+
+def keywords(section: Any) -> dict[str, Any]:
+    """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
+
+
+def _differences(old, new, prefix=""):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [prefix] if old != new else []
+    names = [(f"{prefix}.{k}".lstrip("."), k) for k in {**old, **new}]
+    return [d for path, k in names for d in _differences(old.get(k), new.get(k), path)]
+
+
+def _common(modules, donor):
+    return {name: value for name, value in donor.items() if name in modules}
+
+
+def _divisor(size, most=16):
+    """The largest batch size up to `most` that leaves no padded rows."""
+    return max(n for n in range(1, most + 1) if size % n == 0)

@@ -1,0 +1,176 @@
+"""What a run leaves to read: console lines, TensorBoard, history and the record of how it was run.
+
+TensorBoard goes through `clu.metric_writers`, which needs TensorFlow; where either is missing the
+run goes on without it.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "tensorflow-cpu",
+)
+CONSOLE_SECONDS = 10.0
+
+
+class Progress:
+    """Console lines with loss, rate and time left, at most one every `CONSOLE_SECONDS`."""
+
+    def __init__(self, name: str, step: int, last_step: int, batch_size: int):
+        self._name, self._first, self._last, self._batch = name, step, last_step, batch_size
+        self._start = self._shown = time.monotonic()
+
+    def show(self, step: int, losses: dict[str, float]) -> None:
+        """Prints one line if the last one is old enough; `step` counts finished steps."""
+        now = time.monotonic()
+        if now - self._shown < CONSOLE_SECONDS or step <= self._first:
+            return
+        self._shown = now
+        rate = (step - self._first) / (now - self._start)
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        left = (self._last - step) / rate
+        logging.info(
+            "%s  step %d/%d  %s  %.1f images/s  %s left",
+            *(self._name, step, self._last, terms, rate * self._batch, duration(left)),
+        )
+
+
+class Board:
+    """TensorBoard scalars and images under `folder`, or nothing where it cannot be had."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._writer = None
+        if importlib.util.find_spec("clu") and importlib.util.find_spec("tensorflow"):
+            from clu import metric_writers
+
+            self._writer = metric_writers.SummaryWriter(str(folder))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes numbers, by name."""
+        if self._writer:
+            self._writer.write_scalars(step, values)
+
+    def images(self, step: int, images: dict[str, UInt8[np.ndarray, "n h w 3"]]) -> None:
+        """Writes batches of pictures, by name."""
+        if self._writer:
+            self._writer.write_images(step, images)
+
+    def close(self) -> None:
+        """Flushes what is still buffered."""
+        if self._writer:
+            self._writer.close()
+
+
+def record(**facts: Any) -> dict[str, Any]:
+    """How this run is run: command, code, versions and machine, and the `facts` given."""
+    return {
+        "command": " ".join(["python -m wsol_jax.main", *sys.argv[1:]]),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **_versions(PACKAGES)},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "hosts": jax.process_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **facts,
+    }
+
+
+def commit() -> str:
+    """Git commit of this code, "-dirty" where files differ from it, or "unknown"."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    folder = pathlib.Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON whole or not at all; numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_lines(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object per line, whole or not at all."""
+    write_text(path, "".join(json.dumps(_finite(row)) + "\n" for row in rows))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all, in UTF-8."""
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to write to, which takes the place of `path` once it is written without an error.
+
+    Of several hosts the first one writes; what the others write is dropped.
+    """
+    scratch = path.with_name(f".{path.name}.{jax.process_index()}.part")
+    try:
+        yield scratch
+        if jax.process_index() == 0:
+            os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1h02m, 3m04s or 5s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions(packages):
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _processor():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,82 @@
+"""Command line: train, evaluate, predict with, or report on one run.
+
+python -m wsol_jax.main --config=configs/pixelcam_glas.py
+python -m wsol_jax.main --mode=predict --workdir=runs/pixelcam_glas --images=FOLDER
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+
+import jax
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+MODES = ("train", "evaluate", "predict", "report")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
+_OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write (default: in the workdir).")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "b_loc", "predict: last, b_cl or b_loc.")
+
+
+def main(argv: list[str]) -> None:
+    """Dispatches to the modules that do the work."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
+    _set_up()
+    config, workdir = _run()
+    from wsol_jax import predict, report, train  # after TensorFlow has been kept off the devices
+
+    if _MODE.value in ("train", "evaluate"):
+        train.run(config, workdir, train=_MODE.value == "train")
+    if _MODE.value == "predict":
+        if not _IMAGES.value:
+            raise app.UsageError("--mode=predict needs --images=FOLDER")
+        output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
+        predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
+    else:
+        logging.info("report: %s", report.write(workdir))
+
+
+def _run():
+    """The config and the folder of the run; a run that exists knows its config."""
+    if _CONFIG.value is None and _WORKDIR.value is None:
+        raise app.UsageError(
+            "pass --config=configs/NAME.py, or --workdir=FOLDER of an existing run"
+        )
+    if _CONFIG.value is not None:
+        workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / _CONFIG.value.name)
+        return _CONFIG.value, workdir
+    workdir = pathlib.Path(_WORKDIR.value)
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise app.UsageError(f"{path} does not exist, so {workdir} is not a run; pass --config too")
+    return ml_collections.ConfigDict(json.loads(path.read_text())), workdir
+
+
+def _set_up():
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file
+    logging.captureWarnings(True)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
+        cache = pathlib.Path.home() / ".cache" / "wsol_jax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if jax.default_backend() != "cpu" and importlib.util.find_spec("tensorflow"):
+        import tensorflow
+
+        tensorflow.config.set_visible_devices([], "GPU")
+        tensorflow.config.set_visible_devices([], "TPU")
+    logging.info("%d x %s", jax.device_count(), jax.devices()[0].device_kind)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,119 @@
+"""A folder of images of any size -> maps, overlays and a table, by a trained run."""
+
+import csv
+import io
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from wsol_jax import augment, evaluate, experiment, logbook, selection, visualize
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+COLUMNS = ("image", "class", "probability", "foreground", "threshold")
+
+
+def run(
+    config: Any, workdir: pathlib.Path, images: pathlib.Path, output: pathlib.Path, checkpoint: str
+) -> list[dict[str, Any]]:
+    """Maps every image of a folder, for its predicted class, at the image's own size.
+
+    Writes for each image `<stem>.npy` (float32 in [0, 1]), `<stem>.png` (the same, 16 bits) and
+    `<stem>_overlay.png`; and `predictions.csv` with the class, its probability and the share of
+    pixels above the threshold that was chosen on the validation images.
+
+    Args:
+      images: folder with files that end in one of `SUFFIXES`.
+      checkpoint: "last", "b_cl" or "b_loc".
+
+    Raises:
+      FileNotFoundError: no images, or no trained run.
+      ValueError: a file is not a readable image; before anything is written.
+    """
+    paths = _listed(images)
+    method = experiment.build(config, config.method)
+    like = experiment.initialize(config, method)
+    best = selection.load(workdir / config.method.name)
+    name = best.maps()[0]
+    step = best.step(checkpoint, name)
+    variables = best.variables(step, like)
+    threshold = _threshold(workdir, config.method.name, name, checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+
+    @jax.jit
+    def localize(image):
+        logits, maps = method.localize(variables, augment.eval_view({"image": image})["image"])
+        return jax.nn.softmax(logits), maps[name]
+
+    rows = []
+    for path in paths:
+        picture = _read(path)
+        small = picture.resize((config.image_size, config.image_size), Image.Resampling.BILINEAR)
+        probabilities, low = localize(np.asarray(small)[None])
+        heat = np.asarray(evaluate.to_size(low, picture.size[::-1])[0])
+        _write(output / path.stem, np.asarray(picture), heat)
+        best_class = int(np.argmax(probabilities))
+        share = float(np.mean(heat >= threshold))
+        values = (path.name, best_class, float(np.max(probabilities)), share, threshold)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    _table(output / "predictions.csv", rows)
+    logging.info("%d maps by step %d (%s) under %s", len(rows), step, checkpoint, output)
+    return rows
+
+
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images of a folder, each seen to be one, no two with the same stem."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; pass --images=FOLDER with {SUFFIXES} files")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"no images in {folder}; expected files that end in {SUFFIXES}")
+    for path in paths:
+        _read(path)
+    stems = [path.stem for path in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(f"{folder} has several images called {twice}; their maps would collide")
+    return paths
+
+
+def _read(path: pathlib.Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a readable image ({error}); remove or replace it"
+        ) from error
+
+
+def _threshold(workdir, phase, name, checkpoint):
+    """The operating point that the run chose on its validation images."""
+    path = workdir / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist, so no threshold has been chosen; run: "
+            f"python -m wsol_jax.main --mode=evaluate --workdir={workdir}"
+        )
+    numbers = json.loads(path.read_text())["phases"][phase]["maps"][name][checkpoint]
+    return numbers["test"]["at_validation_threshold"]["threshold"]
+
+
+def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]):
+    np.save(stem.with_name(f"{stem.name}.npy"), heat)
+    visualize.save_map_png16(stem.with_name(f"{stem.name}.png"), heat)
+    overlay = Image.fromarray(visualize.overlay(image, heat))
+    overlay.save(stem.with_name(f"{stem.name}_overlay.png"))
+
+
+def _table(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    logbook.write_text(path, text.getvalue())

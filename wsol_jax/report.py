@@ -1,0 +1,348 @@
+"""One self-contained HTML page about a run: numbers beside the published ones, curves, pictures.
+
+Reads the run folder (config.json, record.json, metrics.json, gallery.npz and each phase's
+history.jsonl), never a model or a data set. What an unfinished run lacks is left out, and said.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from wsol_jax import logbook, published, visualize
+
+NAMES = {
+    "glas": "GlaS",
+    "camelyon16": "CAMELYON16",
+    "synthetic_glands": "Synthetic glands",
+    "cam": "CAM",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "deep_mil": "DeepMIL",
+    "sat": "SAT",
+    "negev": "NEGEV",
+    "pixelcam": "PixelCAM",
+    "unet": "U-Net",
+    "b_loc": "B-LOC",
+    "b_cl": "B-CL",
+    "constant_map": "Constant map",
+    "mean_feature_map": "Mean feature map",
+    "seconds": "time",
+}
+CLASSES = {
+    "glas": ("benign", "malignant"),
+    "synthetic_glands": ("benign", "malignant"),
+    "camelyon16": ("normal", "metastatic"),
+}
+CHECKPOINTS = ("b_loc", "b_cl", "last")
+THEMES = {"light": visualize.LIGHT, "dark": visualize.DARK}
+PXAP = "valpx/pxap/"  # in a history, followed by the name of the map
+GALLERY_SIZE = 8
+
+
+class MapKind(NamedTuple):
+    """One kind of map that a phase of the run makes, such as the baseline's LayerCAM.
+
+    `place` counts the kinds of a run, in the order of its phases. `results` by checkpoint and
+    `published` by quantity are in percent; `history` has one row for each evaluated epoch. What
+    the run or the papers do not have is empty.
+    """
+
+    place: int
+    phase: str
+    name: str
+    title: str
+    results: Mapping[str, Any]
+    published: Mapping[str, float]
+    history: Sequence[Mapping[str, Any]]
+
+    @property
+    def pxap(self) -> float | None:
+        """On the test split, at B-LOC."""
+        return _at(self.results, "b_loc", "test", "pxap")
+
+
+class Run(NamedTuple):
+    """The files of a run folder; `histories` by phase."""
+
+    folder: pathlib.Path
+    config: Mapping[str, Any]
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    gallery: Mapping[str, np.ndarray]
+    histories: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    @property
+    def phases(self) -> dict[str, str]:
+        """The method of each phase of the config, in the order in which they are trained."""
+        baseline = _at(self.config, "baseline", "method", "name")
+        method = _at(self.config, "method", "name")
+        phases = {"baseline": baseline, method: method}
+        return {phase: method for phase, method in phases.items() if method}
+
+
+def write(workdir: str | os.PathLike) -> pathlib.Path:
+    """Writes `report.html` into the folder of a run and returns its path.
+
+    Raises:
+      FileNotFoundError: there is no such folder, or it holds no run.
+      ValueError: a file of the run is damaged.
+    """
+    run = read(pathlib.Path(workdir))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "signed": signed, "name": name_of}
+    environment.globals |= {"difference": difference}
+    template = resources.files("wsol_jax").joinpath("report.html").read_text(encoding="utf-8")
+    path = run.folder / "report.html"
+    logbook.write_text(path, environment.from_string(template).render(contents(run)))
+    return path
+
+
+def read(folder: pathlib.Path) -> Run:
+    """The files of a run folder, empty where they are not there yet, except for the config."""
+    if not (folder / "config.json").is_file():
+        found = "there is no config.json in it" if folder.is_dir() else "it does not exist"
+        raise FileNotFoundError(
+            f"{folder} is not the folder of a run: {found}. A run folder holds config.json, "
+            "record.json, metrics.json, gallery.npz and one folder for each phase; make one with "
+            f"`python -m wsol_jax.main --config=configs/pixelcam_glas.py --workdir={folder}`"
+        )
+    files = ("config.json", "record.json", "metrics.json")
+    config, record, metrics = (_read(folder / name, _json, {}) for name in files)
+    run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
+    paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
+    return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """The variables of the template report.html."""
+    kinds = _kinds(run)
+    data = run.config.get("data", {})
+    numbered = {"fold": data.get("fold"), "seed": run.config.get("seed")}
+    title = [f"{name} {value}" for name, value in numbered.items() if value is not None]
+    return {
+        "title": ", ".join([name_of(data.get("name", "unknown data")), *title]),
+        "name": run.config.get("name", run.folder.name),
+        "headline": _headline(kinds),
+        "sources": [table.source for table in published.tables(_backbone(run.config))],
+        "missing": _missing(run),
+        "kinds": kinds,
+        "floors": run.metrics.get("floors", {}),
+        "gallery": _gallery(run, kinds),
+        "legend": _image_uri(visualize.legend(), "PNG"),
+        "figures": _figures(kinds, _at(run.metrics, "floors", "constant_map")),
+        "facts": {key: _fact(key, value) for key, value in run.record.items() if value != []},
+        "config": json.dumps(run.config, indent=2),
+        "checkpoints": CHECKPOINTS,
+        "themes": THEMES,
+    }
+
+
+def number(value: Any, digits: int = 1) -> str:
+    """A number as shown: rounded, or a dash where there is none."""
+    return f"{value:.{digits}f}" if _is_number(value) else "\N{EN DASH}"
+
+
+def signed(value: Any) -> str:
+    """A difference as shown: +1.0 or −1.0, with a true minus, or a dash."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}") if _is_number(value) else "\N{EN DASH}"
+
+
+def difference(value: Any, reference: Any) -> float | None:
+    """Of the numbers as shown, so that the page adds up."""
+    if not (_is_number(value) and _is_number(reference)):
+        return None
+    return round(round(value, 1) - round(reference, 1), 1) + 0.0  # no negative zero
+
+
+def name_of(key: str) -> str:
+    """The spelling of the papers, where there is one; else the key without underscores."""
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def _kinds(run: Run) -> list[MapKind]:
+    """Every kind of map with test results or, while there are none, with a history."""
+    kinds = []
+    for phase, method in run.phases.items():
+        tested = _at(run.metrics, "phases", phase, "maps") or {}
+        history = run.histories[phase]
+        keys = [key for row in history[:1] for key in row if key.startswith(PXAP)]
+        for name in dict.fromkeys([*tested, *(key.removeprefix(PXAP) for key in keys)]):
+            rows = [
+                {
+                    "epoch": row["epoch"],
+                    "accuracy": row.get("valcl/accuracy"),
+                    "pxap": row.get(PXAP + name),
+                }
+                for row in history
+            ]
+            row = _published(run.config, method, name)
+            known = (tested.get(name, {}), row, rows)
+            kinds.append(MapKind(len(kinds), phase, name, name_of(name), *known))
+    return kinds
+
+
+def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, float]:
+    """The papers' numbers for the maps called `name` that a method makes."""
+    second = method in ("pixelcam", "negev")
+    row = published.lookup(
+        data=_at(config, "data", "name") or "",
+        backbone=_backbone(config),
+        method=(_at(config, "baseline", "cam") or "") if second else name,
+        pixelcam=method == "pixelcam",
+        negev=method == "negev",
+    )
+    return row or {}
+
+
+def _backbone(config: Mapping[str, Any]) -> str:
+    return _at(config, "backbone", "name") or ""
+
+
+def _headline(kinds: Sequence[MapKind]) -> str:
+    """The gain of the last phase over the first or, of a single phase, its best PxAP."""
+    scored = [kind for kind in kinds if _is_number(kind.pxap)]
+    if not scored:
+        return "No test results yet"
+    first, last = scored[0], scored[-1]
+    if first.phase == last.phase:
+        best = max(scored, key=lambda kind: kind.pxap)
+        return f"{best.title} reaches a PxAP of {best.pxap:.1f}"
+    gain = difference(last.pxap, first.pxap)
+    verb = "raises" if gain > 0 else "lowers" if gain < 0 else "takes"
+    numbers = f"from {first.pxap:.1f} to {last.pxap:.1f} ({signed(gain)})"
+    return f"{last.title} {verb} the PxAP of {first.title} {numbers}"
+
+
+def _missing(run: Run) -> list[str]:
+    """What an unfinished run lacks, in sentences."""
+    untested = [phase for phase in run.phases if not _at(run.metrics, "phases", phase, "maps")]
+    sentences = []
+    if not run.metrics:
+        sentences.append("There are no test numbers yet: metrics.json is missing.")
+    elif untested:
+        sentences.append(f"There are no test numbers of {' and '.join(untested)} yet.")
+    if not run.gallery:
+        sentences.append("There are no pictures yet: gallery.npz is missing.")
+    return sentences
+
+
+def _gallery(run: Run, kinds: Sequence[MapKind]) -> list[dict[str, Any]]:
+    """Test images, the classes taking turns, each with its panels as data URIs."""
+    if not run.gallery:
+        return []
+    labels = run.gallery["label"]
+    classes = dict(enumerate(CLASSES.get(_at(run.config, "data", "name"), ())))
+    maps = {kind.title: run.gallery.get(f"map_{kind.phase}_{kind.name}") for kind in kinds}
+    rows = []
+    for i in _mixed(labels)[:GALLERY_SIZE]:
+        drawn = {k: heat[i].astype(np.float32) for k, heat in maps.items() if heat is not None}
+        name, image, mask = (run.gallery[key][i] for key in ("name", "image", "mask"))
+        panels = visualize.panels(visualize.Example(str(name), image, mask, drawn))
+        pictures = {title: _image_uri(panel, "JPEG") for title, panel in panels.items()}
+        label = classes.get(int(labels[i]), f"class {labels[i]}")
+        rows.append({"name": str(name), "label": label, "panels": pictures})
+    return rows
+
+
+def _mixed(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Positions ordered so that the classes take turns."""
+    turn = [np.sum(labels[:i] == label) for i, label in enumerate(labels)]
+    return np.argsort(turn, kind="stable")
+
+
+def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[str, str]]:
+    """Precision-recall curves at B-LOC, then the selection curves of each kind of map."""
+    figures = []
+    tested = [kind for kind in kinds if _at(kind.results, "b_loc", "test", "curve")]
+    if tested:
+        labels = [f"{kind.title} {number(kind.pxap)}" for kind in tested]
+        curves = [
+            visualize.Curve(kind.place, label, **kind.results["b_loc"]["test"]["curve"])
+            for kind, label in zip(tested, labels, strict=True)
+        ]
+        drawing = _themed(visualize.precision_recall_figure, curves, constant_map=constant_map)
+        figures.append({"title": "Precision and recall of test pixels, at B-LOC", **drawing})
+    for kind in kinds:
+        if kind.history:
+            found = {key: _at(kind.results, key, "epoch") for key in CHECKPOINTS}
+            chosen = {name_of(key): epoch for key, epoch in found.items() if epoch is not None}
+            options = {"chosen": chosen, "place": kind.place}
+            drawing = _themed(visualize.selection_figure, kind.history, **options)
+            figures.append({"title": f"Selection of {kind.title} on validation images", **drawing})
+    return figures
+
+
+def _themed(draw: Callable[..., bytes], *values: Any, **options: Any) -> dict[str, str]:
+    """A figure for white and for dark pages, as data URIs."""
+    drawn = {name: draw(*values, theme=theme, **options) for name, theme in THEMES.items()}
+    return {name: _uri(encoded, "image/svg+xml") for name, encoded in drawn.items()}
+
+
+def _image_uri(image: UInt8[np.ndarray, "h w 3"], encoding: str) -> str:
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, encoding, quality=90, subsampling=0)
+    return _uri(encoded.getvalue(), f"image/{encoding.lower()}")
+
+
+def _uri(encoded: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(encoded).decode()}"
+
+
+def _fact(key: str, value: Any) -> str | list[str]:
+    """An entry of the record as a text or as a list of texts."""
+    if isinstance(value, Mapping):
+        return [f"{name_of(str(name))}: {entry}" for name, entry in value.items()]
+    if isinstance(value, list):
+        return [str(entry) for entry in value]
+    return logbook.duration(value) if key == "seconds" else str(value)
+
+
+def _at(tree: Any, *path: str) -> Any:
+    """The entry at a path through nested mappings, or None."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _read(path: pathlib.Path, parse: Callable[[pathlib.Path], Any], missing: Any) -> Any:
+    """What `parse` makes of a file, or `missing` where there is none."""
+    if not path.is_file():
+        return missing
+    try:
+        return parse(path)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. Delete it and give the command of the run again"
+        ) from error
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)

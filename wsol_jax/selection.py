@@ -1,0 +1,166 @@
+"""Which checkpoint counts: best classification (B-CL), best localization (B-LOC) and the last.
+
+After every epoch, and before the first, label accuracy is measured on `valcl` and PxAP on the few
+pixel-labelled images of `valpx`; the best of each is kept, ties going to the latest epoch.
+"""
+
+import dataclasses
+import logging
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsol_jax import checkpoint, evaluate, experiment, logbook, visualize
+
+CRITERIA = ("last", "b_cl", "b_loc")
+OVERLAYS = 4  # validation images shown in TensorBoard
+
+
+@dataclasses.dataclass
+class Memory:
+    """What training remembers beside its state.
+
+    Attributes:
+      history: one row of numbers per evaluated epoch.
+      best: criterion -> {"epoch", "step", "value"}; a B-LOC criterion is "b_loc/<map>".
+      losses: of the steps since the last row of the history.
+    """
+
+    history: list = dataclasses.field(default_factory=list)
+    best: dict = dataclasses.field(default_factory=dict)
+    losses: list = dataclasses.field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dataclasses.asdict(self)
+
+    def best_steps(self) -> set[int]:
+        """Steps whose checkpoints must be kept."""
+        return {entry["step"] for entry in self.best.values()}
+
+
+class Validation:
+    """Judges a phase's state after an epoch, and writes history and TensorBoard."""
+
+    def __init__(self, phase: Any, config: Any, data: experiment.Data):
+        self._phase, self._data = phase, data
+        self._evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
+        self._board = logbook.Board(phase.folder)
+        self._began = time.monotonic()
+
+    def judge(self, state: Any, memory: Memory, epoch: int) -> bool:
+        """Adds a row to the memory's history; True if the state is the best by some criterion."""
+        variables = self._evaluator.place(
+            {"params": state.params, "batch_stats": state.batch_stats}
+        )
+        classified = self._evaluator.scores(variables, self._data.valcl)
+        localized = self._evaluator.scores(variables, self._data.valpx)
+        values = {"b_cl": classified.accuracy.compute()}
+        values |= {f"b_loc/{name}": pxap.compute() for name, pxap in localized.pxap.items()}
+        row = {"epoch": epoch, "step": int(state.step), "seconds": self._seconds(memory)}
+        row |= _means(memory.losses)
+        row |= {_title(criterion): value for criterion, value in values.items()}
+        memory.losses.clear()
+        memory.history.append(row)
+        improved = _update(memory.best, values, row)
+        self._write(memory, row, variables)
+        return improved
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        self._board.close()
+
+    def _seconds(self, memory):
+        before = memory.history[-1]["seconds"] if memory.history else 0.0
+        elapsed, self._began = time.monotonic() - self._began, time.monotonic()
+        return round(before + elapsed, 2)
+
+    def _write(self, memory, row, variables):
+        numbers = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds")}
+        logging.info(
+            "%s  epoch %d/%d  %s  (%s)",
+            *(self._phase.name, row["epoch"], self._phase.epochs),
+            "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
+            logbook.duration(row["seconds"]),
+        )
+        logbook.write_lines(self._phase.folder / "history.jsonl", memory.history)
+        self._board.scalars(row["step"], numbers)
+        if row["epoch"] in (0, self._phase.epochs):
+            self._board.images(row["step"], self._overlays(variables))
+
+    def _overlays(self, variables):
+        maps = self._evaluator.maps(variables, self._data.valpx)
+        batch = next(self._data.valpx.ordered(min(OVERLAYS, self._data.valpx.size)))
+        shape = batch["mask"].shape[1:]
+        pictures = {}
+        for name, low in maps.items():
+            heat = np.asarray(
+                evaluate.to_size(jax.numpy.asarray(low[: len(batch["image"])]), shape)
+            )
+            rows = zip(batch["image"], heat, batch["mask"], strict=True)
+            pictures[name] = np.stack([visualize.overlay(i, h, truth=m) for i, h, m in rows])
+        return pictures
+
+
+class Best:
+    """The checkpoints a finished phase keeps."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
+        newest = self._checkpoints.latest()
+        if newest is None:
+            raise FileNotFoundError(
+                f"no checkpoints under {folder}; expected a trained phase, which "
+                "python -m wsol_jax.main --config=... --workdir=... makes"
+            )
+        self.memory = Memory(**self._checkpoints.memory(newest))
+        self._newest = newest
+
+    def maps(self) -> list[str]:
+        """Names of the maps the phase makes."""
+        return [k.removeprefix("b_loc/") for k in self.memory.best if k.startswith("b_loc/")]
+
+    def step(self, criterion: str, name: str) -> int:
+        """Training step of "last", "b_cl" or "b_loc", the latter by the map called `name`."""
+        if criterion not in CRITERIA:
+            raise ValueError(f"unknown checkpoint {criterion!r}; have {list(CRITERIA)}")
+        if criterion == "last":
+            return self._newest
+        key = f"b_loc/{name}" if criterion == "b_loc" else criterion
+        if key not in self.memory.best:
+            raise ValueError(f"no map {name!r} was validated in this phase; have {self.maps()}")
+        return self.memory.best[key]["step"]
+
+    def epoch(self, step: int) -> int:
+        """Epoch that ended with `step`."""
+        return next(row["epoch"] for row in self.memory.history if row["step"] == step)
+
+    def variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """The model's variables at `step`, in the structure of `like`."""
+        return self._checkpoints.restore_variables(step, like)
+
+
+def load(folder: pathlib.Path) -> Best:
+    """The kept checkpoints of a phase; FileNotFoundError where it has none."""
+    return Best(folder)
+
+
+def _update(best, values, row):
+    improved = False
+    for criterion, value in values.items():
+        if criterion not in best or value >= best[criterion]["value"]:
+            best[criterion] = {"epoch": row["epoch"], "step": row["step"], "value": value}
+            improved = True
+    return improved
+
+
+def _means(losses):
+    names = losses[0] if losses else ()
+    return {f"loss/{name}": float(np.mean([row[name] for row in losses])) for name in names}
+
+
+def _title(criterion):
+    return "valcl/accuracy" if criterion == "b_cl" else f"valpx/pxap/{criterion.partition('/')[2]}"

@@ -1,0 +1,286 @@
+"""Training, top to bottom: the step, the loop of one phase, and the two phases of a run.
+
+The baseline classifier comes first. Its best-localization checkpoint (B-LOC) makes the CAMs that
+the second phase samples pixels from, its best-classification checkpoint (B-CL) is where the second
+phase starts. Killed anywhere, the same command goes on where it stopped.
+"""
+
+import logging
+import math
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+
+from wsol_jax import (
+    augment,
+    checkpoint,
+    evaluate,
+    experiment,
+    logbook,
+    optimizer,
+    parallel,
+    pseudo_labels,
+    results,
+    selection,
+)
+from wsol_jax.method import Method
+
+SAVE_SECONDS = 60.0  # a checkpoint that is the best of nothing is not written more often than this
+
+
+@flax.struct.dataclass
+class State:
+    """Everything a step changes."""
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class Phase(NamedTuple):
+    """One training, in a folder of its own.
+
+    Attributes:
+      start: variables to begin with, on the host.
+      cams: maps (n h w) of the training images, for methods that learn from them.
+    """
+
+    name: str
+    folder: pathlib.Path
+    method: Method
+    start: dict[str, Any]
+    epochs: int
+    batch_size: int
+    optimizer: dict[str, Any]
+    cams: np.ndarray | None = None
+
+
+def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, Any]:
+    """Trains what the config describes, evaluates it on the test split, and writes all of it down.
+
+    Args:
+      config: see `configs/`.
+      workdir: folder of the run; where it holds an unfinished run of this config, that goes on.
+      train: False evaluates the checkpoints that are there.
+
+    Returns:
+      The contents of `metrics.json`.
+    """
+    began = time.monotonic()
+    data = experiment.open_data(config)
+    engine = parallel.engine(config.parallel)
+    experiment.claim(workdir, config)
+    first = config.baseline or config
+    weights, facts = experiment.pretrained(config, experiment.build(config, first.method), data)
+    record = logbook.record(config=config.name, seed=config.seed, weights=facts, notes=config.notes)
+    logbook.write_json(workdir / "record.json", record)
+    if config.baseline:
+        baseline = _phase(
+            config, config.baseline, _baseline_folder(config, workdir), weights, engine
+        )
+        if train and not config.baseline.workdir:
+            fit(baseline, config, data, engine)
+        phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
+    else:
+        phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
+    if train:
+        fit(phases[-1], config, data, engine)
+    numbers = results.collect(config, workdir, data, phases)
+    record["seconds"] = round(time.monotonic() - began, 1)
+    logbook.write_json(workdir / "record.json", record)
+    return numbers
+
+
+def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engine) -> None:
+    """Trains one phase to its end, from its newest checkpoint where it has one.
+
+    Raises:
+      FloatingPointError: a loss is not finite; names the step and the last good checkpoint.
+      SystemExit: with code 0 after SIGTERM, once the state is saved.
+    """
+    parallel.check_batch(phase.batch_size)
+    per_epoch = math.ceil(data.train.size / phase.batch_size)
+    last = phase.epochs * per_epoch
+    transform = optimizer.sgd(steps_per_epoch=per_epoch, **phase.optimizer)
+    step = engine.compile(make_step(phase.method, transform, config.image_size, engine.axis))
+    checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
+    validation = selection.Validation(phase, config, data)
+    with _Termination() as termination:
+        state, memory = _begin(phase, transform, checkpoints, validation)
+        done, key = int(state.step), jax.random.key(config.seed)
+        state, saved = engine.place(state), time.monotonic()
+        batches = _batches(phase, config, data, start=done)
+        progress = logbook.Progress(phase.name, done, last, phase.batch_size)
+        while done < last:
+            state, losses = step(state, engine.feed(next(batches)), key)
+            done += 1
+            memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
+            progress.show(done, memory.losses[-1])
+            epoch, remainder = divmod(done, per_epoch)
+            save = termination.asked
+            if remainder == 0:
+                improved = validation.judge(engine.fetch(state), memory, epoch)
+                save |= improved or done == last or time.monotonic() - saved > SAVE_SECONDS
+            if save:
+                checkpoints.save(done, engine.fetch(state), memory.to_dict(), memory.best_steps())
+                saved = time.monotonic()
+            if termination.asked:
+                logging.warning("SIGTERM: saved step %d; the same command goes on from here", done)
+                raise SystemExit(0)
+    validation.close()
+    checkpoints.close()
+
+
+def make_step(
+    method: Method, transform: optax.GradientTransformation, crop: int, axis: str | None = None
+) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    """The training step of every method: (state, batch, key) -> (state, losses).
+
+    Args:
+      crop: side of the random crop.
+      axis: devices to sum over, see `parallel.Engine`.
+    """
+
+    def step(state, batch, key):
+        size = batch["label"].shape[0]
+        keys = parallel.image_keys(jax.random.fold_in(key, state.step), size, axis)
+        view_keys, seed_keys, dropout_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
+        batch = method.prepare(augment.train_view(batch, view_keys, size=crop), seed_keys)
+        return update(method, transform, state, batch, dropout_keys, axis)
+
+    return step
+
+
+def update(
+    method: Method,
+    transform: optax.GradientTransformation,
+    state: State,
+    batch: dict[str, Any],
+    keys: Any,
+    axis: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One descent on the method's loss of a prepared batch; returns the losses before it."""
+
+    def objective(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        outputs, updates = method.model.apply(
+            variables, batch["image"], keys, True, mutable=["batch_stats"]
+        )
+        terms = method.loss(outputs, batch)
+        shares = {name: _share(ratio, axis) for name, (_, ratio) in terms.items()}
+        loss = sum(weight * shares[name] for name, (weight, _) in terms.items())
+        return loss, ({"total": loss, **shares}, updates["batch_stats"])
+
+    gradients, (shares, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+    gradients, losses = parallel.total((gradients, shares), axis)
+    changes, opt_state = transform.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    return State(state.step + 1, params, batch_stats, opt_state), losses
+
+
+def _share(ratio, axis):
+    """This device's part of a ratio of sums over all devices."""
+    return ratio.total / jax.numpy.maximum(parallel.total(ratio.weight, axis), 1)
+
+
+def _phase(config, section, folder, start, engine, **keywords):
+    """The phase a section of the config describes, beginning with what `start` has of its model."""
+    method = experiment.build(config, section.method, engine.axis)
+    return Phase(
+        name=section.method.name,
+        folder=folder,
+        method=method,
+        start=experiment.transplant(experiment.initialize(config, method), start),
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        optimizer=experiment.keywords(section.optimizer),
+        **keywords,
+    )
+
+
+def _baseline_folder(config, workdir):
+    """The baseline's own folder, or that of the finished run that `baseline.workdir` names."""
+    if not config.baseline.workdir:
+        return workdir / "baseline"
+    candidates = [pathlib.Path(config.baseline.workdir) / n for n in ("baseline", "classifier")]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no baseline at {config.baseline.workdir}; expected {candidates[0]} or {candidates[1]}, "
+        "which python -m wsol_jax.main --config=configs/layercam_glas.py makes"
+    )
+
+
+def _second_phase(config, workdir, data, engine, baseline):
+    """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
+    best = selection.load(baseline.folder)
+    name, section = config.baseline.cam, config.baseline
+    step = best.step(section.cam_checkpoint, name)
+    origin = {"map": name, "step": step, "phase": str(baseline.folder), "images": data.seen.size}
+    maps = pseudo_labels.load(workdir / "cams.npz", origin)
+    if maps is None:
+        logging.info("CAMs of the training images: %s, step %d", name, step)
+        evaluator = evaluate.Evaluator(baseline.method, config.evaluation_batch_size)
+        maps = pseudo_labels.cams(evaluator, best.variables(step, baseline.start), data.seen, name)
+        pseudo_labels.save(workdir / "cams.npz", maps, origin)
+    start = best.variables(best.step(section.weights_checkpoint, name), baseline.start)
+    return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+
+
+def _begin(phase, transform, checkpoints, validation):
+    """The state and memory of the newest checkpoint, or of step 0, which is judged and saved."""
+    params, batch_stats = phase.start["params"], phase.start.get("batch_stats", {})
+    state = jax.device_get(State(np.int32(0), params, batch_stats, transform.init(params)))
+    step = checkpoints.latest()
+    if step is not None:
+        logging.info("%s: going on from step %d", phase.name, step)
+        return checkpoints.restore(step, state), selection.Memory(**checkpoints.memory(step))
+    memory = selection.Memory()
+    validation.judge(state, memory, epoch=0)
+    checkpoints.save(0, state, memory.to_dict(), memory.best_steps())
+    return state, memory
+
+
+def _batches(phase, config, data, start):
+    """This host's rows of the training batches from step `start`, with the images' CAMs."""
+    hosts = (jax.process_index(), jax.process_count())
+    for batch in data.train.shuffled(phase.batch_size, seed=config.seed, start=start, hosts=hosts):
+        yield batch if phase.cams is None else {**batch, "cam": phase.cams[batch["index"]]}
+
+
+def _finite(losses, step, checkpoints):
+    losses = {name: float(value) for name, value in losses.items()}
+    if not math.isfinite(losses["total"]):
+        good = checkpoints.latest()
+        checkpoints.close()
+        raise FloatingPointError(
+            f"the loss is {losses['total']} at step {step} ({losses}); the last good checkpoint is "
+            f"step {good}. A lower --config.optimizer.learning_rate usually mends this"
+        )
+    return losses
+
+
+class _Termination:
+    """Notes SIGTERM, so that the loop can finish its step and save."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_):
+        self.asked = True

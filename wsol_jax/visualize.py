@@ -1,0 +1,262 @@
+"""Drawings of maps and results: overlays, galleries, precision-recall and selection curves.
+
+Arrays and numbers in, pixels or encoded pictures out. Maps wear viridis, which is perceptually
+uniform and safe for colour-blind readers; their curves wear Okabe and Ito's. Matplotlib is
+imported when the first picture is drawn, and used without pyplot, so that no figure stays open.
+"""
+
+import functools
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+OPACITY = 0.75  # of a map where its value is 1
+CONTOUR = (0, 0, 0)
+
+
+class Theme(NamedTuple):
+    """Colours on a white or on a dark page; `maps` in the order of a run."""
+
+    ink: str
+    muted: str
+    grid: str
+    maps: tuple[str, ...]
+
+
+LIGHT = Theme("#1b1f24", "#626a73", "#e1e4e8", ("#c85200", "#0072b2", "#007a5a", "#8f4f87"))
+DARK = Theme("#e8eaed", "#9aa3ad", "#343a42", ("#f5924e", "#62b4ea", "#3fc79d", "#d59acb"))
+
+
+class Example(NamedTuple):
+    """One image of a gallery: mask as in a batch, `maps` from column title to values in [0, 1]."""
+
+    name: str
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: UInt8[np.ndarray, "h w"]
+    maps: Mapping[str, Float[np.ndarray, "h w"]]
+
+
+class Curve(NamedTuple):
+    """A precision-recall curve, labelled by map and average precision: "PixelCAM 83.6".
+
+    `place` is that of the kind of map in the run, which gives the colour.
+    """
+
+    place: int
+    label: str
+    recall: Sequence[float]
+    precision: Sequence[float]
+
+
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    heat: Float[np.ndarray, "h w"],
+    truth: Bool[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A map drawn over its image, clear where it is 0 and strongest where it is 1.
+
+    Args:
+      heat: values in [0, 1], higher means object.
+      truth: 1 object; the object's border is drawn on top.
+    """
+    if not (heat.min() >= 0 and heat.max() <= 1):
+        raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
+    color = _viridis()[np.rint(255 * heat.astype(np.float32)).astype(np.intp)]
+    strength = OPACITY * heat[..., None].astype(np.float32)
+    drawn = np.rint((1 - strength) * image + strength * color).astype(np.uint8)
+    if truth is not None:
+        drawn[border(truth == 1)] = CONTOUR
+    return drawn
+
+
+def border(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Object pixels with a background pixel above, below, left or right of them.
+
+    The edge of the image is no border: what lies beyond is unknown.
+    """
+    padded = np.pad(mask, 1, constant_values=True)
+    vertical = padded[:-2, 1:-1] & padded[2:, 1:-1]
+    horizontal = padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~(vertical & horizontal)
+
+
+def panels(example: Example) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+    """The pictures of one example by column: image, truth (as the perfect map), then each map."""
+    image, truth = example.image, example.mask == 1
+    maps = {"truth": truth.astype(np.float32), **example.maps}
+    return {"image": image} | {k: overlay(image, heat, truth) for k, heat in maps.items()}
+
+
+def legend() -> UInt8[np.ndarray, "8 256 3"]:
+    """The colours of a map from 0 to 1, over white."""
+    ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (8, 1))
+    return overlay(np.full((8, 256, 3), 255, np.uint8), ramp)
+
+
+def gallery(examples: Sequence[Example]) -> bytes:
+    """One row for each example and one column for each of its `panels`, as a PNG."""
+    if not examples:
+        raise ValueError("a gallery needs at least one example, got none")
+    rows = [panels(example) for example in examples]
+    figure = _figure(width=2.3 * len(rows[0]), height=2.3 * len(rows) + 0.3)
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for example, row, line in zip(examples, rows, axes, strict=True):
+        for axis, (title, picture) in zip(line, row.items(), strict=True):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if axis in axes[0]:
+                axis.set_title(title, color=LIGHT.ink)
+        line[0].set_ylabel(example.name, color=LIGHT.muted, fontsize=8)
+    return _encode(figure, "png")
+
+
+def precision_recall_figure(
+    curves: Sequence[Curve], *, constant_map: float | None = None, theme: Theme = LIGHT
+) -> bytes:
+    """Precision over recall of the test pixels, one curve for each kind of map, as an SVG.
+
+    Args:
+      constant_map: the PxAP of a constant map, in percent: the share of object pixels.
+    """
+    figure = _figure(width=3.7, height=3.2)
+    axis = figure.subplots()
+    _clean(axis, theme)
+    axis.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    if constant_map is not None:
+        axis.axhline(constant_map / 100, color=theme.muted, linewidth=1, linestyle=(0, (1, 2)))
+        label = f"constant map {constant_map:.1f}"
+        axis.text(1, constant_map / 100 - 0.015, label, color=theme.muted, ha="right", va="top")
+    for rank, curve in enumerate(curves):
+        color = _color(theme, curve.place)
+        axis.plot(curve.recall, curve.precision, color=color, linewidth=2)
+        axis.text(0.03, 0.04 + 0.08 * rank, curve.label, color=color, weight="bold")
+    return _encode(figure, "svg")
+
+
+def selection_figure(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    chosen: Mapping[str, int],
+    place: int = 0,
+    theme: Theme = LIGHT,
+) -> bytes:
+    """Both selection curves of one kind of map over the epochs of its phase, as an SVG.
+
+    Args:
+      history: one row for each evaluated epoch: "epoch" and, in percent, the "accuracy" of labels
+        and the "pxap" of maps on validation images.
+      chosen: epoch by checkpoint, such as {"B-LOC": 7, "B-CL": 12, "last": 20}.
+      place: that of the kind of map in the run, which gives its colour.
+    """
+    figure = _figure(width=3.7, height=3.2)
+    axis = figure.subplots()
+    _clean(axis, theme)
+    lines = (
+        ("accuracy", "accuracy", theme.muted, 1.5),
+        ("pxap", "PxAP", _color(theme, place), 2),
+    )
+    ends = {}
+    for key, label, color, width in lines:
+        points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+        if points:
+            epochs, values = np.array(points, float).T
+            axis.plot(epochs, values, color=color, linewidth=width)
+            ends[label] = (epochs[-1], values[-1], color)
+            at = np.isin(epochs, list(chosen.values()))
+            axis.plot(epochs[at], values[at], "o", color=color, markersize=4.5)
+    axis.set(xlabel="epoch", ylabel="percent")
+    axis.set_ylim(top=100 + 0.02 * (100 - axis.get_ylim()[0]))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    _label_ends(axis, ends)
+    _label_epochs(axis, chosen, theme)
+    return _encode(figure, "svg")
+
+
+def save_map_png16(path: str | pathlib.Path, heat: Float[np.ndarray, "h w"]) -> None:
+    """Writes a map with values in [0, 1] as a 16-bit greyscale PNG of round(65535 * value)."""
+    if not (heat.min() >= 0 and heat.max() <= 1):
+        raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
+    Image.fromarray(np.rint(65535 * heat.astype(np.float64)).astype(np.uint16)).save(path, "PNG")
+
+
+@functools.cache
+def _viridis() -> Float[np.ndarray, "256 3"]:
+    """The colours of the values 0/255 ... 255/255, each 0 to 255."""
+    import matplotlib
+
+    return 255 * matplotlib.colormaps["viridis"](np.arange(256))[:, :3].astype(np.float32)
+
+
+def _figure(*, width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches that pyplot does not know of."""
+    import matplotlib.figure
+
+    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def _encode(figure: Any, kind: str) -> bytes:
+    """The figure as a "png" or, on a clear ground, an "svg"; the same figure, the same bytes."""
+    import matplotlib
+
+    encoded = io.BytesIO()
+    options = {
+        "transparent": True,
+        "metadata": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    }
+    # Text stays text, so that it is drawn in a font of the reader's machine.
+    style = {"svg.fonttype": "none", "svg.hashsalt": "wsol_jax", "font.sans-serif": "DejaVu Sans"}
+    with matplotlib.rc_context(style):
+        figure.savefig(encoded, format=kind, dpi=100, **(options if kind == "svg" else {}))
+    return encoded.getvalue()
+
+
+def _color(theme: Theme, place: int) -> str:
+    return theme.maps[place % len(theme.maps)]
+
+
+def _clean(axis: Any, theme: Theme) -> None:
+    """Leaves light horizontal lines and the tick labels."""
+    axis.spines[:].set_visible(False)
+    axis.grid(axis="y", color=theme.grid, linewidth=1)
+    axis.set_axisbelow(True)
+    axis.tick_params(length=0, pad=6, colors=theme.muted)
+    axis.xaxis.label.set_color(theme.muted)
+    axis.yaxis.label.set_color(theme.muted)
+
+
+def _label_ends(axis: Any, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Writes each line's name behind its last point, moved apart where they would touch."""
+    low, high = axis.get_ylim()
+    space, below = (high - low) * 0.07, -np.inf
+    for label, (epoch, value, color) in sorted(ends.items(), key=lambda end: end[1][1]):
+        below = max(value, below + space)
+        place = {"xytext": (8, 0), "textcoords": "offset points", "annotation_clip": False}
+        axis.annotate(label, (epoch, below), va="center", color=color, weight="bold", **place)
+
+
+def _label_epochs(axis: Any, chosen: Mapping[str, int], theme: Theme) -> None:
+    """Marks each chosen epoch by a thin line named above the plot; equal epochs share one."""
+    names: dict[int, list[str]] = {}
+    for name, epoch in chosen.items():
+        names.setdefault(epoch, []).append(name)
+    low, high = axis.get_xlim()
+    previous, rank = -np.inf, 0
+    for epoch, found in sorted(names.items()):
+        rank = 1 - rank if epoch - previous < 0.2 * (high - low) else 0
+        previous = epoch
+        axis.axvline(epoch, color=theme.muted, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        place = {"xytext": (0, 4 + 13 * rank), "textcoords": "offset points"}
+        axis.annotate(
+            ", ".join(found),
+            (epoch, 1),
+            xycoords=axis.get_xaxis_transform(),
+            ha="center",
+            color=theme.ink,
+            **place,
+        )
