@@ -1,0 +1,119 @@
+"""Small models and batches for the tests: every method, seconds on a laptop."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import common
+from wsol_jax import experiment, heads, method, optimizer, train
+from wsol_jax.backbones import resnet
+from wsol_jax.data import splits
+
+BATCH, RAW, SIZE = 16, 40, 32
+SPLITS = {"train": 8, "valcl": 6, "valpx": 2, "test": 5}
+METHODS = {
+    "classifier": {"readouts": ("cam", "grad_cam", "grad_cam_pp", "layer_cam"), "dropout": 0.1},
+    "pixelcam": {"pixel_head": "multi_layer", "foreground": 3, "background": 3, "dropout": 0.1},
+}
+
+
+def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
+    """A method on a ResNet of two stages' width."""
+    encoder = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8, axis_name=axis)
+    return method.build(name, encoder, heads.build("wgap", 2), **{**METHODS[name], **keywords})
+
+
+def transform():
+    """SGD as in training."""
+    return optimizer.sgd(
+        learning_rate=0.01, steps_per_epoch=2, decay_epochs=(1,), fast=("head", "pixel_head")
+    )
+
+
+def begin(built: method.Method) -> train.State:
+    """A fresh state."""
+    variables = built.model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    params = variables["params"]
+    return train.State(jnp.int32(0), params, variables["batch_stats"], transform().init(params))
+
+
+def batch(number: int) -> dict[str, np.ndarray]:
+    """A random batch, with CAMs; one row of it is padding."""
+    rng = np.random.default_rng(number)
+    return {
+        "image": rng.integers(0, 256, (BATCH, RAW, RAW, 3), np.uint8),
+        "mask": rng.integers(0, 2, (BATCH, RAW, RAW), np.uint8),
+        "label": rng.integers(0, 2, BATCH).astype(np.int32),
+        "index": np.arange(BATCH, dtype=np.int32),
+        "valid": np.arange(BATCH) < BATCH - 1,
+        "cam": rng.random((BATCH, 4, 4)).astype(np.float16),
+    }
+
+
+def small_config(method_name: str = "pixelcam"):
+    """A config of seconds: two epochs of each phase on eight images."""
+    config = common.base("small")
+    config.data = {"name": "squares"}
+    config.resize, config.image_size = RAW, SIZE
+    config.backbone = {"name": "resnet18", "width": 8, "blocks": (1, 1, 1, 1)}
+    config.weights.source = ""
+    config.method = {"name": method_name, **METHODS[method_name]}
+    config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
+    config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
+    return config
+
+
+def two_phases():
+    """The same with a baseline before it."""
+    return common.with_baseline(small_config(), readout="layer_cam")
+
+
+def small_data(config=None) -> experiment.Data:
+    """Splits of noise with a bright square as the object; its colour is the class."""
+    del config
+    splits = {name: squares(n, seed) for seed, (name, n) in enumerate(SPLITS.items())}
+    return experiment.Data(
+        train=split_of(splits["train"], RAW),
+        seen=split_of(splits["train"], SIZE),
+        **{name: split_of(splits[name], SIZE) for name in ("valcl", "valpx", "test")},
+    )
+
+
+def squares(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Images (n RAW RAW 3) with one square each, masks and labels."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 120, (count, RAW, RAW, 3)).astype(np.uint8)
+    masks = np.zeros((count, RAW, RAW), np.uint8)
+    labels = (np.arange(count) % 2).astype(np.int32)
+    for image, mask, label in zip(images, masks, labels, strict=True):
+        row, column = rng.integers(0, RAW // 2, 2)
+        image[row : row + 20, column : column + 20, label] = 255
+        mask[row : row + 20, column : column + 20] = 1
+    return {"image": images, "mask": masks, "label": labels}
+
+
+def split_of(arrays: dict[str, np.ndarray], size: int) -> splits.Split:
+    """A split over arrays, cut to `size`."""
+    count = len(arrays["label"])
+    cut = {k: v[:, :size, :size] if v.ndim > 1 else v for k, v in arrays.items()}
+    cut["index"] = np.arange(count, dtype=np.int32)
+
+    def shuffled(batch_size, *, seed, start=0, hosts=(0, 1)):
+        del hosts
+        for step in itertools.count(start):
+            epoch, within = divmod(step, -(-count // batch_size))
+            order = np.random.default_rng((seed, epoch)).permutation(count)
+            rows = np.resize(order[within * batch_size : (within + 1) * batch_size], batch_size)
+            yield {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
+
+    def ordered(batch_size, *, hosts=(0, 1)):
+        del hosts
+        for first in range(0, count, batch_size):
+            rows = np.arange(first, first + batch_size)
+            batch = {k: v[np.minimum(rows, count - 1)] for k, v in cut.items()}
+            yield batch | {"valid": rows < count}
+
+    names = tuple(f"square_{i}" for i in range(count))
+    return splits.Split(count, names, cut["label"], shuffled, ordered)

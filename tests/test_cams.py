@@ -1,0 +1,87 @@
+"""Read-outs against their closed forms for a pooled linear head, where the gradient is constant."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsol_jax import cams, heads
+
+B, H, W, C, K = 3, 5, 4, 6, 2
+LABELS = jnp.array([0, 1, 1])
+
+
+@pytest.fixture
+def trained():
+    """Features after a ReLU, the head's score function, and its weights for each image's label."""
+    head = heads.build("wgap", K)
+    features = jax.nn.relu(jax.random.normal(jax.random.key(0), (B, H, W, C)))
+    variables = head.init(jax.random.key(1), features)
+    weights = variables["params"]["linear"]["kernel"][:, 1:]
+    return features, functools.partial(head.apply, variables), weights.T[LABELS]
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_cam_is_hw_times_grad_cam_before_the_relu(trained):
+    features, score, weights = trained
+    cam = cams.cam(score, features, LABELS)
+    close(cam, jnp.einsum("bhwc,bc->bhw", features, weights))
+    close(jax.nn.relu(cam), H * W * cams.grad_cam(score, features, LABELS))
+
+
+def test_mean_of_cam_is_the_logit_without_bias(trained):
+    features, score, _ = trained
+    bias = score(jnp.zeros((1, H, W, C)))[0, LABELS]
+    logits = score(features)[jnp.arange(B), LABELS]
+    close(cams.cam(score, features, LABELS).mean((1, 2)), logits - bias)
+
+
+def test_layer_cam_closed_form(trained):
+    features, score, weights = trained
+    expected = jnp.einsum("bhwc,bc->bhw", features, jax.nn.relu(weights)) / (H * W)
+    close(cams.layer_cam(score, features, LABELS), expected)
+
+
+def test_grad_cam_pp_closed_forms(trained):
+    features, score, weights = trained
+    g = weights / (H * W)
+    released = H * W * g**2 * jax.nn.relu(g)
+    maps = cams.grad_cam_pp(score, features, LABELS)
+    np.testing.assert_allclose(
+        maps, jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, released)), rtol=1e-4, atol=1e-9
+    )
+    alpha = 1 / (2 + g * features.sum((1, 2)))
+    published = H * W * alpha * jax.nn.relu(g)
+    close(
+        cams.grad_cam_pp_published(score, features, LABELS),
+        jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, published)),
+    )
+
+
+@pytest.mark.parametrize("name", ["cam", "grad_cam", "grad_cam_pp", "layer_cam"])
+def test_images_do_not_see_each_other(trained, name):
+    features, score, _ = trained
+    readout = jax.jit(functools.partial(cams.readout(name), score))
+    together = readout(features, LABELS)
+    for image in range(B):
+        alone = readout(features[image : image + 1], LABELS[image : image + 1])
+        np.testing.assert_allclose(alone[0], together[image], rtol=1e-5, atol=1e-12)
+
+
+def test_the_class_changes_the_map_but_not_of_mean_features(trained):
+    features, score, _ = trained
+    assert (
+        np.abs(cams.cam(score, features, LABELS) - cams.cam(score, features, 1 - LABELS)).max() > 0
+    )
+    other = cams.mean_features(score, features, 1 - LABELS)
+    np.testing.assert_array_equal(cams.mean_features(score, features, LABELS), other)
+
+
+def test_unknown_readout_lists_the_known():
+    with pytest.raises(ValueError, match=r"unknown read-out 'scorecam'; have .*'layer_cam'"):
+        cams.readout("scorecam")

@@ -1,0 +1,63 @@
+"""Checkpoints: what is saved comes back, what is not to be kept goes, a full disk harms nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import begin, small_method
+
+from wsol_jax import checkpoint
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    yield opened
+    opened.close()
+
+
+def state_of(value):
+    return {"params": {"w": jnp.full((2, 3), value)}, "opt_state": (jnp.int32(value),)}
+
+
+def test_state_and_memory_come_back(checkpoints):
+    checkpoints.save(3, state_of(1.0), {"history": [{"epoch": 1}], "best": {}}, keep=())
+    restored = checkpoints.restore(3, state_of(0.0))
+    assert jax.tree.structure(restored) == jax.tree.structure(state_of(0.0))
+    np.testing.assert_array_equal(restored["params"]["w"], 1)
+    assert checkpoints.memory(3) == {"history": [{"epoch": 1}], "best": {}}
+
+
+def test_a_training_state_comes_back_bit_for_bit(checkpoints):
+    state = begin(small_method("pixelcam"))
+    checkpoints.save(0, state, {}, keep=())
+    jax.tree.map(
+        np.testing.assert_array_equal, checkpoints.restore(0, state), jax.device_get(state)
+    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    restored = checkpoints.restore_variables(0, variables)
+    jax.tree.map(np.testing.assert_array_equal, restored, jax.device_get(variables))
+
+
+def test_only_the_newest_and_the_kept_stay(checkpoints):
+    for step, keep in [(0, {0}), (1, {0}), (2, {0}), (3, {2})]:
+        checkpoints.save(step, state_of(step), {}, keep)
+    assert checkpoints.latest() == 3
+    reopened = checkpoint.Checkpoints(checkpoints.folder)
+    np.testing.assert_array_equal(reopened.restore(2, state_of(0))["params"]["w"], 2)
+    for step in (0, 1):
+        with pytest.raises(FileNotFoundError):
+            reopened.restore(step, state_of(0))
+    reopened.close()
+
+
+def test_a_failed_save_names_the_last_good_one(checkpoints, monkeypatch):
+    checkpoints.save(1, state_of(1), {}, keep=())
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(OSError, match=r"checkpoint 2 .*No space left.*last good checkpoint is 1"):
+        checkpoints.save(2, state_of(2), {}, keep=())
+    np.testing.assert_array_equal(checkpoints.restore(1, state_of(0))["params"]["w"], 1)

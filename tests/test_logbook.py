@@ -1,0 +1,74 @@
+"""Files are written whole or not at all; numbers and times are told plainly."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from wsol_jax import logbook
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    logbook.write_json(path, {"a": 1.5, "b": [float("nan"), (1, float("inf"))]})
+    assert json.loads(path.read_text()) == {"a": 1.5, "b": [None, [1, None]]}
+    with pytest.raises(TypeError):
+        logbook.write_json(path, {"a": object()})
+    assert json.loads(path.read_text())["a"] == 1.5
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "gallery.npz"
+    path.write_bytes(b"old")
+
+    def write():
+        with logbook.replacing(path) as scratch:
+            scratch.write_bytes(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["gallery.npz"]
+
+
+def test_record_says_how_a_run_was_made():
+    record = logbook.record(seed=3)
+    assert record["seed"] == 3
+    assert record["versions"]["jax"]
+    assert record["device"].startswith("1 x ")
+    assert record["command"].startswith("python -m wsol_jax.main")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.6, "5s"), (184.0, "3m04s"), (3720.0, "1h02m")])
+def test_durations(seconds, text):
+    assert logbook.duration(seconds) == text
+
+
+def test_progress_tells_rate_and_time_left(caplog, monkeypatch):
+    clock = iter([0.0, 5.0, 20.0])
+    monkeypatch.setattr(logbook.time, "monotonic", lambda: next(clock))
+    progress = logbook.Progress("pixelcam", 10, 50, batch_size=8)
+    with caplog.at_level(logging.INFO):
+        progress.show(15, {"total": 0.5})  # too early for a line
+        progress.show(30, {"total": 0.25, "pixel": 0.125})
+    (line,) = caplog.messages
+    assert line == ("pixelcam  step 30/50  total 0.2500  pixel 0.1250  8.0 images/s  20s left")
+
+
+def test_tensorboard_files_where_tensorflow_is(tmp_path):
+    board = logbook.Board(tmp_path)
+    board.scalars(1, {"loss": 0.5})
+    board.images(1, {"maps": np.zeros((1, 4, 4, 3), np.uint8)})
+    board.close()
+    assert any(p.name.startswith("events") for p in tmp_path.iterdir())
+
+
+def test_without_tensorflow_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(logbook.importlib.util, "find_spec", lambda name: None)
+    board = logbook.Board(tmp_path)
+    board.scalars(1, {"loss": 0.5})
+    board.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,95 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from wsol_jax import losses
+
+
+def pixels(seed=0, shape=(3, 7)):
+    """Random logits, targets (255 where unknown) and which pixels are known."""
+    rng = np.random.default_rng(seed)
+    known = rng.random(shape) < 0.6
+    target = np.where(known, rng.integers(0, 2, shape), 255)
+    logits = rng.standard_normal((*shape, 2)).astype(np.float32)
+    return jnp.asarray(logits), jnp.asarray(target), jnp.asarray(known)
+
+
+def test_cross_entropy_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    logits, label = rng.standard_normal((5, 3)).astype(np.float32), rng.integers(0, 3, 5)
+    valid = np.array([True, True, False, True, True])
+    ratio = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(label), jnp.asarray(valid))
+    odds = np.exp(logits.astype(np.float64))[valid]
+    expected = log_loss(label[valid], odds / odds.sum(axis=1, keepdims=True), labels=[0, 1, 2])
+    assert ratio.value == pytest.approx(expected, rel=1e-6)
+    assert ratio.weight == 4
+
+
+def test_partial_cross_entropy_is_the_mean_over_known_pixels_of_the_batch():
+    logits, target, known = pixels()
+    ratio = losses.partial_cross_entropy(logits, target, known)
+    flat = [x[np.asarray(known)] for x in (logits, target)]
+    alone = losses.cross_entropy(*flat, jnp.ones(len(flat[0]), bool))
+    assert ratio.value == pytest.approx(float(alone.value), rel=1e-6)
+    assert ratio.weight == known.sum() == alone.weight
+
+
+def test_batches_combine_exactly_by_addition():
+    logits, target, known = pixels(1)
+    whole = losses.partial_cross_entropy(logits, target, known)
+    parts = [losses.partial_cross_entropy(logits[i], target[i], known[i]) for i in range(3)]
+    combined = jax.tree.map(lambda *x: sum(x), *parts)
+    assert combined.value == pytest.approx(float(whole.value), rel=1e-6)
+    assert combined.weight == whole.weight
+
+
+def test_unknown_pixels_have_zero_gradient_even_if_not_finite():
+    logits, target, known = pixels(2)
+    logits = jnp.where(known[..., None], logits, jnp.nan)
+    value, gradient = jax.value_and_grad(
+        lambda x: losses.partial_cross_entropy(x, target, known).value
+    )(logits)
+    assert jnp.isfinite(value)
+    np.testing.assert_array_equal(gradient[~known], 0)
+    probability = jax.nn.softmax(logits[known])
+    expected = (probability - jax.nn.one_hot(target[known], 2)) / known.sum()
+    np.testing.assert_allclose(gradient[known], expected, atol=1e-6)
+
+
+def test_nothing_known_gives_zero_and_no_gradient():
+    logits, target, known = pixels(3)
+    value, gradient = jax.value_and_grad(
+        lambda x: losses.partial_cross_entropy(x, target, jnp.zeros_like(known)).value
+    )(logits)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_known_may_be_a_weight():
+    logits, target, known = pixels(4)
+    once = losses.partial_cross_entropy(logits, target, known)
+    thrice = losses.partial_cross_entropy(logits, target, 3.0 * known)
+    assert thrice.value == pytest.approx(float(once.value), rel=1e-6)
+    assert thrice.weight == 3 * once.weight
+
+
+def test_maps_need_not_be_flattened():
+    logits, target, known = pixels(5, (2, 12))
+    flat = losses.partial_cross_entropy(logits, target, known)
+    square = losses.partial_cross_entropy(
+        logits.reshape(2, 3, 4, 2), target.reshape(2, 3, 4), known.reshape(2, 3, 4)
+    )
+    assert square.value == pytest.approx(float(flat.value), rel=1e-6)
+
+
+def test_arithmetic_is_single_precision_or_better():
+    logits, target, known = pixels(6)
+    half = losses.partial_cross_entropy(logits.astype(jnp.bfloat16), target, known)
+    rounded = logits.astype(jnp.bfloat16).astype(jnp.float32)
+    assert half.total.dtype == jnp.float32
+    assert half.value == losses.partial_cross_entropy(rounded, target, known).value
+    with jax.enable_x64(True):
+        double = losses.partial_cross_entropy(logits.astype(jnp.float64), target, known)
+        assert double.value.dtype == jnp.float64

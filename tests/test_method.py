@@ -1,0 +1,99 @@
+"""Methods: found by name, build, localize within [0, 1]; and the rules of PixelCAM's pixel term."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import BATCH, METHODS, SIZE, batch, small_method
+
+from wsol_jax import augment, heads, method, parallel, train
+from wsol_jax.backbones import resnet
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_are_in_zero_to_one_at_feature_resolution(name):
+    built = small_method(name)
+    image = jax.random.normal(jax.random.key(0), (3, SIZE, SIZE, 3))
+    variables = built.model.init(jax.random.key(1), image)
+    logits, maps = jax.jit(built.localize)(variables, image, jnp.array([0, 1, 0]))
+    assert logits.shape == (3, 2)
+    for values in maps.values():
+        assert values.shape == (3, SIZE // 8, SIZE // 8)
+        assert float(values.min()) >= 0
+        assert float(values.max()) <= 1
+
+
+def test_without_a_label_the_predicted_class_is_mapped():
+    built = small_method("classifier")
+    image = jax.random.normal(jax.random.key(0), (4, SIZE, SIZE, 3))
+    variables = built.model.init(jax.random.key(1), image)
+    logits, predicted = built.localize(variables, image)
+    _, named = built.localize(variables, image, jnp.argmax(logits, axis=-1))
+    jax.tree.map(np.testing.assert_array_equal, predicted, named)
+
+
+def test_unknown_names_list_the_known():
+    encoder = resnet.resnet18()
+    with pytest.raises(
+        ValueError, match=r"unknown method 'pixlcam'; have \['classifier', 'pixelcam'"
+    ):
+        method.build("pixlcam", encoder, heads.build("wgap", 2))
+    with pytest.raises(ValueError, match=r"unknown head 'gem'; have \['wgap'\]"):
+        heads.build("gem", 2)
+    with pytest.raises(ValueError, match="unknown pixel_head 'deep'; have"):
+        small_method("pixelcam", pixel_head="deep")
+    with pytest.raises(ValueError, match="unknown negatives 'none'; have"):
+        small_method("pixelcam", negatives="none")
+    with pytest.raises(TypeError, match="pixel_wait"):
+        small_method("pixelcam", pixel_wait=1.0)
+
+
+@pytest.mark.parametrize("grid", [None, 4])
+@pytest.mark.parametrize("negatives", ["foreground", "background", "drop"])
+def test_what_images_of_class_0_teach(negatives, grid):
+    built = small_method("pixelcam", negatives=negatives, seed_grid=grid)
+    keys = parallel.image_keys(jax.random.key(0), BATCH, None)
+    views = augment.train_view(jax.tree.map(jnp.asarray, batch(0)), keys, size=SIZE)
+    prepared = built.prepare(views, keys)
+    drawn, label = prepared["seeds"], prepared["label"]
+    assert not drawn.known[~prepared["valid"]].any()
+    rows = (label == 0) & prepared["valid"]
+    kept = drawn.known[rows].sum() if negatives != "background" else 0
+    if negatives == "foreground":
+        assert kept > 0
+        assert (drawn.known[rows] & (drawn.target[rows] == 1)).any()
+    if negatives == "background":
+        assert not (drawn.known[rows] & (drawn.target[rows] == 1)).any()
+        assert (drawn.known[rows] & (drawn.target[rows] == 0)).any()
+    if negatives == "drop":
+        assert kept == 0
+    assert int(drawn.points.max()) < (grid or SIZE)
+
+
+def test_pixel_weight_zero_leaves_the_classifiers_gradient():
+    """The encoder of lambda = 0 moves exactly as the plain classifier's does."""
+    pixelcam = small_method("pixelcam", pixel_weight=0.0)
+    classifier = small_method("classifier")
+    image = jax.random.normal(jax.random.key(0), (BATCH, SIZE, SIZE, 3))
+    variables = pixelcam.model.init(jax.random.key(1), image)
+    prepared = jax.tree.map(jnp.asarray, batch(0))
+    prepared |= {"image": image, "cam": jnp.ones((BATCH, SIZE, SIZE))}
+    keys = parallel.image_keys(jax.random.key(0), BATCH, None)
+    gradients = []
+    for built in (pixelcam, classifier):
+        params = {
+            k: v for k, v in variables["params"].items() if k != "pixel_head" or built is pixelcam
+        }
+        stats = {
+            k: v for k, v in variables["batch_stats"].items() if k == "encoder" or built is pixelcam
+        }
+
+        def total(params, built=built, stats=stats):
+            outputs, _ = built.model.apply(
+                {"params": params, "batch_stats": stats}, image, keys, True, mutable=["batch_stats"]
+            )
+            terms = built.loss(outputs, built.prepare(prepared, keys))
+            return sum(weight * train._share(ratio, None) for weight, ratio in terms.values())
+
+        gradients.append(jax.grad(total)(params)["encoder"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *gradients)

@@ -1,0 +1,306 @@
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from wsol_jax import metrics
+
+EDGES = metrics.edges()
+
+
+def histograms(scores, truth, valid, interval=0.001):
+    """Background and foreground histograms of the valid images, by NumPy in float64."""
+    rows = np.asarray(valid, bool)
+    scores, truth = np.asarray(scores, np.float64)[rows], truth[rows]
+    return np.stack(
+        [np.histogram(scores[truth == side], metrics.edges(interval))[0] for side in (0, 1)]
+    )
+
+
+def maps(seed, shape=(4, 12, 11), *, ignored=0.1):
+    """Random scores in the middle of bins, truth with ignored pixels, and one invalid image."""
+    rng = np.random.default_rng(seed)
+    scores = np.minimum((rng.integers(0, 1001, shape) + 0.5) / 1000, 1).astype(np.float32)
+    truth = (rng.random(shape) < scores).astype(np.uint8)
+    truth[rng.random(shape) < ignored] = 255
+    return scores, truth, np.arange(len(scores)) != 2
+
+
+def pxap(scores, truth, valid=None):
+    """The metric of one batch."""
+    valid = np.ones(len(scores), bool) if valid is None else valid
+    scores = jnp.asarray(scores, jnp.float32)
+    return jax.jit(metrics.PxAP.from_model_output)(scores, truth, valid)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("interval", [0.001, 0.004])
+def test_counts_equal_numpy_histogram_on_and_beside_every_edge(dtype, interval):
+    rng = np.random.default_rng(0)
+    grid = metrics.edges(interval)[:-2].astype(dtype)
+    step = jnp.finfo(dtype).eps * grid
+    beside = [(grid + step).astype(dtype), (grid - step).astype(dtype), rng.random(3000)]
+    scores = np.clip(np.concatenate([grid, *beside]).astype(dtype), 0, 1)[None, None]
+    truth = rng.integers(0, 2, scores.shape).astype(np.uint8)
+    with jax.enable_x64(dtype == np.float64):
+        counts = metrics.pixel_counts(
+            jnp.asarray(scores), jnp.asarray(truth), jnp.array([True]), interval=interval
+        )
+    assert counts.dtype == jnp.int32
+    np.testing.assert_array_equal(counts, histograms(scores, truth, [True], interval))
+
+
+def test_counts_leave_out_ignored_pixels_and_invalid_images():
+    scores, truth, valid = maps(1)
+    counts = pxap(scores, truth, valid).counts
+    np.testing.assert_array_equal(counts, histograms(scores, truth, valid))
+    assert counts.sum() == (truth[valid] != 255).sum() < truth.size
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.003, 2.0, np.nan])
+def test_interval_must_divide_one(interval):
+    with pytest.raises(ValueError, match="expected 1/n"):
+        metrics.edges(interval)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, -1e-6, 1.0001])
+def test_scores_that_cannot_be_counted_are_reported(score):
+    scores, truth, valid = maps(2)
+    scores[0, 0, :3], scores[2, 0, 0], truth[0, 0, :3] = score, np.nan, (0, 1, 255)
+    metric = pxap(scores, truth, valid)
+    expected = f"2 of {np.sum(truth[valid] != 255)} pixels.*got NaN"
+    with pytest.raises(ValueError, match=expected):
+        metric.compute()
+    with pytest.raises(ValueError, match=expected):
+        metrics.PxAP.empty().merge(metric)
+
+
+def test_a_mask_stored_as_another_number_is_reported():
+    scores, truth, valid = maps(3)
+    with pytest.raises(ValueError, match="truth 0, 1 or 255"):
+        pxap(scores, np.where(truth == 1, 2, truth).astype(np.uint8), valid).compute()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pxap_equals_scikit_learn_on_quantised_maps(seed):
+    scores, truth, valid = maps(seed)
+    used = (truth != 255) & valid[:, None, None]
+    expected = 100 * average_precision_score(truth[used], scores[used])
+    assert pxap(scores, truth, valid).compute() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_pxap_of_simple_maps(share):
+    truth = (np.arange(400) < 400 * share).astype(np.uint8).reshape(1, 20, 20)
+    for constant in (0.0, 0.123, 1.0):
+        value = pxap(np.full(truth.shape, constant), truth).compute()
+        assert value == pytest.approx(100 * share)
+    assert pxap(truth, truth).compute() == 100
+    # Saturated but not quite perfect: the step from recall 0 must be part of the area.
+    nearly = truth * np.where(np.arange(400).reshape(1, 20, 20) == 0, 0.5, 1.0)
+    assert pxap(nearly, truth).compute() == pytest.approx(100)
+
+
+def test_pxap_needs_foreground():
+    with pytest.raises(ValueError, match="0 foreground pixels among 9"):
+        pxap(np.zeros((1, 3, 3)), np.zeros((1, 3, 3), np.uint8)).compute()
+
+
+def test_pxap_does_not_depend_on_order_batches_or_padding():
+    scores, truth, valid = maps(5, (6, 8, 8))
+    whole = metrics.PxAP.empty().merge(pxap(scores, truth, valid))
+    order = np.random.default_rng(0).permutation(6)
+    shuffled = pxap(scores[order], truth[order], valid[order])
+    parts = metrics.PxAP.empty()
+    for start in (0, 4):
+        rows = np.arange(start, start + 4)
+        part = pxap(scores[rows % 6], truth[rows % 6], valid[rows % 6] & (rows < 6))
+        parts = part.merge(parts)
+    for other in (shuffled, parts):
+        np.testing.assert_array_equal(other.counts, whole.counts)
+        assert other.compute() == whole.compute()
+
+
+def test_host_adds_in_64_bits():
+    largest = np.iinfo(np.int32).max
+    counts = jnp.full((2, 1002), largest, jnp.int32).at[:, -1].set(0)
+    batch = metrics.PxAP(counts, pixels=np.int64(2 * 1001 * largest))
+    total = batch
+    for _ in range(4):
+        total = total.merge(batch)
+    np.testing.assert_array_equal(total.counts[:, :-1], 5 * int(largest))
+    assert total.pixels == total.counts.sum() == 2 * 1001 * 5 * int(largest)
+    assert total.compute() == pytest.approx(50)
+
+
+def test_merge_is_refused_on_the_device():
+    with pytest.raises(jax.errors.TracerArrayConversionError):
+        jax.jit(lambda metric: metric.merge(metric))(pxap(*maps(6)))
+
+
+EIGHT_DEVICES = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from wsol_jax import metrics
+
+rng = np.random.default_rng(0)
+scores = rng.random((16, 9, 7), np.float32)
+truth = rng.choice(np.array([0, 1, 255], np.uint8), scores.shape)
+valid = np.arange(16) < 13
+expected = jax.jit(metrics.PxAP.from_model_output)(*jax.device_put((scores, truth, valid)))
+assert len(jax.devices()) == 8 and expected.pixels > 0
+
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+batch = jax.device_put((scores, truth, valid), NamedSharding(mesh, PartitionSpec("data")))
+replicated = NamedSharding(mesh, PartitionSpec())
+sharded = jax.jit(metrics.PxAP.from_model_output, out_shardings=replicated)(*batch)
+
+parts = [x.reshape(8, 2, *x.shape[1:]) for x in (scores, truth, valid)]
+def gathered(*part):
+    return jax.lax.all_gather(metrics.PxAP.from_model_output(*part), "data").reduce()
+pmapped = jax.tree.map(lambda x: x[0], jax.pmap(gathered, axis_name="data")(*parts))
+per_device = jax.pmap(metrics.PxAP.from_model_output)(*parts)
+merged = metrics.PxAP.empty()
+for i in range(8):
+    merged = merged.merge(jax.tree.map(lambda x: x[i], per_device))
+for other in (sharded, pmapped, per_device.reduce(), merged):
+    np.testing.assert_array_equal(other.counts, expected.counts)
+    assert other.pixels == expected.pixels and other.compute() == expected.compute()
+"""
+
+WITHOUT_CLU = """
+import sys
+sys.modules["clu"] = None
+import jax, jax.numpy as jnp
+from wsol_jax import metrics
+assert metrics.PxAP.__mro__[-2] is metrics._Counts
+ones = jnp.ones((2, 4, 4))
+batch = jax.jit(metrics.PxAP.from_model_output)(ones, ones.astype("uint8"), jnp.ones(2, bool))
+assert metrics.PxAP.empty().merge(batch).merge(batch).compute() == 100
+"""
+
+WITHOUT_TENSORFLOW = """
+import sys
+from wsol_jax import metrics
+assert "clu.metrics" in sys.modules and "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [EIGHT_DEVICES, WITHOUT_CLU, WITHOUT_TENSORFLOW],
+    ids=["eight devices", "without clu", "without tensorflow"],
+)
+def test_in_another_process(script):
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_clu_collection_takes_both_metrics():
+    clu_metrics = pytest.importorskip("clu.metrics")
+    scores, truth, valid = maps(7)
+    outputs = {
+        "scores": jnp.asarray(scores, jnp.float32),
+        "truth": jnp.asarray(truth),
+        "valid": jnp.asarray(valid),
+        "logits": jnp.array([[2.0, 1], [0, 1], [3, 0], [0, 5]]),
+        "label": jnp.array([0, 0, 0, 1]),
+    }
+    collection = clu_metrics.Collection.create(pxap=metrics.PxAP, accuracy=metrics.Accuracy)
+    values = collection.empty().merge(collection.single_from_model_output(**outputs)).compute()
+    assert values["pxap"] == pxap(scores, truth, valid).compute()
+    assert values["accuracy"] == pytest.approx(200 / 3)
+
+
+def test_accuracy_counts_valid_rows_only():
+    logits, label = jnp.eye(3)[jnp.array([0, 1, 2, 2])], jnp.array([0, 1, 1, 2])
+    batch = jax.jit(metrics.Accuracy.from_model_output)(
+        logits, label, jnp.array([True, True, True, False])
+    )
+    total = metrics.Accuracy.empty().merge(batch).merge(batch)
+    assert (total.correct, total.total) == (4, 6)
+    assert total.compute() == pytest.approx(200 / 3)
+    with pytest.raises(ValueError, match="0 valid images"):
+        metrics.Accuracy.empty().compute()
+
+
+@pytest.mark.parametrize("threshold", [2.0, 1.0, 0.999, 0.501, 0.3, 0.001, 0.0])
+def test_rates_equal_those_of_the_binarised_map(threshold):
+    scores, truth, valid = maps(8)
+    result = metrics.rates(np.asarray(pxap(scores, truth, valid).counts), threshold)
+    used = (truth != 255) & valid[:, None, None]
+    found, real = scores[used] >= threshold, truth[used] == 1
+    expected = {
+        "threshold": threshold,
+        "tp": 100 * np.mean(found[real]),
+        "fn": 100 * np.mean(~found[real]),
+        "tn": 100 * np.mean(~found[~real]),
+        "fp": 100 * np.mean(found[~real]),
+        "dice_foreground": 200 * np.sum(found & real) / (found.sum() + real.sum()),
+        "dice_background": 200 * np.sum(~found & ~real) / (np.sum(~found) + np.sum(~real)),
+        "miou": 50 * np.sum(found & real) / np.sum(found | real)
+        + 50 * np.sum(~found & ~real) / np.sum(~found | ~real),
+    }
+    assert result == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("threshold", [-0.001, 0.0005, 1.5, 3.0, 50.0, np.nan])
+def test_rates_are_known_at_the_edges_only(threshold):
+    with pytest.raises(ValueError, match=r"expected one of 0\.0, 0\.001, \.\.\., 1\.0, 2\.0"):
+        metrics.rates(np.ones((2, 1002), int), threshold)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_best_threshold_maximises_the_mean_iou(seed):
+    scores, truth, valid = maps(seed)
+    counts = np.asarray(pxap(scores, truth, valid).counts)
+    values = {t: metrics.rates(counts, t)["miou"] for t in EDGES[-2::-1]}
+    assert metrics.best_threshold(counts) == max(values, key=values.get)
+
+
+def test_curve_ends_where_everything_is_foreground():
+    scores, truth, _ = maps(9, ignored=0)
+    precision, recall = metrics.curve(np.asarray(pxap(scores, truth).counts))
+    assert np.isnan(precision[0])
+    assert recall[0] == 0
+    assert recall[-1] == 1
+    assert precision[-1] == pytest.approx(truth.mean())
+    assert np.all(np.diff(recall) >= 0)
+
+
+def test_rates_of_a_class_without_pixels_are_undefined():
+    counts = np.zeros((2, 1002), int)
+    counts[1, 400] = 9
+    result = metrics.rates(counts, metrics.best_threshold(counts))
+    assert result["tp"] == result["dice_foreground"] == 100
+    assert np.isnan([result[name] for name in ("tn", "fp", "dice_background", "miou")]).all()
+
+
+def test_separability_equals_the_scatter_matrices():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((5, 6, 4)).astype(np.float32)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (5, 6))
+    features[mask == 1] += 1
+    used, labels = features[mask != 255].astype(float), mask[mask != 255]
+    within = sum(np.cov(used[labels == i].T, bias=True) * np.sum(labels == i) for i in (0, 1))
+    between = np.cov(used.T, bias=True) * len(used) - within
+    expected = np.trace(between) / np.trace(within)
+    assert metrics.separability(features, mask) == pytest.approx(expected, rel=1e-9)
+
+
+def test_separability_of_degenerate_images():
+    mask = np.arange(6, dtype=np.uint8).reshape(2, 3) % 2
+    assert np.isnan(metrics.separability(np.ones((2, 3, 4)), np.zeros((2, 3), np.uint8)))
+    assert np.isnan(metrics.separability(np.ones((2, 3, 4)), mask))
+    assert metrics.separability(mask[..., None].astype(float), mask) == np.inf

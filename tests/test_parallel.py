@@ -1,0 +1,96 @@
+"""Engines and devices do not change what a step computes; and it lowers for every platform."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import BATCH, METHODS, batch, begin, small_method, transform
+
+from wsol_jax import parallel, train
+
+PROGRAM = """
+import pathlib, sys
+import jax, numpy as np
+from small import METHODS, begin, batch, small_method, transform
+from wsol_jax import parallel, train
+
+jax.config.update("jax_default_matmul_precision", "highest")
+results = {}
+for name in METHODS:
+    for kind, devices in [("one", jax.devices()[:1]), ("jit", None), ("pmap", None)]:
+        engine = parallel.engine("pmap" if kind == "pmap" else "jit", devices)
+        method = small_method(name, axis=engine.axis)
+        step = engine.compile(train.make_step(method, transform(), 32, engine.axis))
+        state = engine.place(begin(small_method(name)))
+        for number in range(2):
+            state, losses = step(state, engine.feed(batch(number)), jax.random.key(0))
+        leaves = jax.tree.leaves(engine.fetch((state.params, state.batch_stats, losses)))
+        results[f"{name}/{kind}"] = np.concatenate([np.ravel(x) for x in leaves])
+np.savez(sys.argv[1], **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+    """Two steps of every method: one device, eight under jit, eight under pmap."""
+    path = tmp_path_factory.mktemp("engines") / "results.npz"
+    here = pathlib.Path(__file__).parent
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{here}:{here.parent}",
+        "PATH": "/usr/bin:/bin",
+    }
+    subprocess.run([sys.executable, "-c", PROGRAM, path], check=True, env=environment)
+    return np.load(path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("engine", ["jit", "pmap"])
+def test_eight_devices_equal_one(on_eight_devices, name, engine):
+    one, eight = on_eight_devices[f"{name}/one"], on_eight_devices[f"{name}/{engine}"]
+    np.testing.assert_allclose(eight, one, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_lowers_for_every_platform(name):
+    step = train.make_step(small_method(name), transform(), 32)
+    shapes = jax.eval_shape(
+        lambda: (begin(small_method(name)), jax.tree.map(jnp.asarray, batch(0)))
+    )
+    exported = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(
+        *shapes, jax.eval_shape(lambda: jax.random.key(0))
+    )
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_finite_step(name):
+    method = small_method(name)
+    state = begin(method)
+    after, losses = jax.jit(train.make_step(method, transform(), 32))(
+        state, batch(0), jax.random.key(0)
+    )
+    assert all(np.isfinite(v) for v in losses.values())
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, after.params)
+    assert sum(jax.tree.leaves(moved)) > 0.9 * len(jax.tree.leaves(moved))
+
+
+def test_keys_of_images_follow_their_rows():
+    whole = parallel.image_keys(jax.random.key(0), BATCH, None)
+    halves = jax.vmap(
+        lambda _: parallel.image_keys(jax.random.key(0), BATCH // 2, "data"), axis_name="data"
+    )
+    np.testing.assert_array_equal(
+        jax.random.key_data(halves(jnp.zeros(2))).reshape(BATCH, -1), jax.random.key_data(whole)
+    )
+
+
+def test_unknown_engine():
+    with pytest.raises(ValueError, match="unknown parallel engine 'gpu'; have \\['jit', 'pmap'\\]"):
+        parallel.engine("gpu")

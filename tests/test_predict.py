@@ -1,0 +1,97 @@
+"""Maps of a user's own images, at their own sizes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import small
+from PIL import Image
+
+from wsol_jax import experiment, predict, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of one phase."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "open_data", small.small_data)
+        folder = tmp_path_factory.mktemp("run") / "small"
+        train.run(small.small_config("classifier"), folder)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three images of different sizes, formats and modes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, mode, shape in [
+        ("a.png", "RGB", (50, 31)),
+        ("b.tif", "L", (32, 32)),
+        ("c.bmp", "RGB", (9, 80)),
+    ]:
+        channels = (3,) if mode == "RGB" else ()
+        Image.fromarray(rng.integers(0, 256, (*shape, *channels), np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def run(trained, images, output, checkpoint="b_loc"):
+    return predict.run(small.small_config("classifier"), trained, images, output, checkpoint)
+
+
+def read(path):
+    """An image file as an array."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_every_image_gets_a_map_of_its_size(trained, images, tmp_path):
+    rows = run(trained, images, tmp_path / "out")
+    assert [row["image"] for row in rows] == ["a.png", "b.tif", "c.bmp"]
+    for row, shape in zip(rows, [(50, 31), (32, 32), (9, 80)], strict=True):
+        stem = row["image"].partition(".")[0]
+        heat = np.load(tmp_path / "out" / f"{stem}.npy")
+        assert heat.shape == shape
+        assert 0 <= heat.min() <= heat.max() <= 1
+        np.testing.assert_allclose(read(tmp_path / f"out/{stem}.png") / 65535, heat, atol=1e-5)
+        assert read(tmp_path / f"out/{stem}_overlay.png").shape == (*shape, 3)
+        assert row["foreground"] == pytest.approx(np.mean(heat >= row["threshold"]))
+    text = (tmp_path / "out" / "predictions.csv").read_text()
+    table = list(csv.DictReader(text.splitlines()))
+    assert [float(r["probability"]) for r in table] == [r["probability"] for r in rows]
+    assert all(0.5 <= row["probability"] <= 1 for row in rows)
+
+
+def test_the_threshold_is_the_validations(trained, images, tmp_path):
+    numbers = json.loads((trained / "metrics.json").read_text())
+    maps = numbers["phases"]["classifier"]["maps"]
+    name = next(iter(maps))
+    expected = maps[name]["last"]["test"]["at_validation_threshold"]["threshold"]
+    assert run(trained, images, tmp_path / "out", "last")[0]["threshold"] == expected
+
+
+def test_bad_input_is_told_before_anything_is_written(trained, images, tmp_path):
+    (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"broken.png is not a readable image"):
+        run(trained, images, tmp_path / "out")
+    (images / "broken.png").unlink()
+    (images / "a.jpg").write_bytes((images / "a.png").read_bytes())
+    with pytest.raises(ValueError, match=r"several images called \['a'\]"):
+        run(trained, images, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent"):
+        run(trained, tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no images in .*empty"):
+        run(trained, tmp_path / "empty", tmp_path / "out")
+    (images / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"unknown checkpoint 'best'; have \['last'"):
+        run(trained, images, tmp_path / "out", "best")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_run(images, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoints under"):
+        run(tmp_path / "nothing", images, tmp_path / "out")

@@ -1,0 +1,353 @@
+"""The report of fabricated runs: whole in one file, true to the numbers, clear about what lacks."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsol_jax import published, report, visualize
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+VOID = {"meta", "img", "source", "br"}
+PHASES = {"baseline": ("classifier", "layer_cam"), "pixelcam": ("pixelcam", "pixelcam")}
+ALONE = {"classifier": ("classifier", "layer_cam")}
+RATES = ("tp", "fn", "tn", "fp", "dice_foreground", "dice_background", "miou")
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to and says; fails where its tags do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.rows, self.open, self.words = set(), [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td") and self.rows:
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+        if self.open and self.open[-1] in ("th", "td"):
+            self.rows[-1][-1] += data.strip()
+
+    def values(self, *names):
+        return [value for _, name, value in self.attributes if name in names]
+
+    def row(self, title, occurrence=0):
+        return [row for row in self.rows if row and row[0] == title][occurrence][1:]
+
+
+def rates(random):
+    tp, tn = random.uniform(50, 100, 2)
+    shares = dict(zip(RATES, (tp, 100 - tp, tn, 100 - tn, tp, tn, 60.0), strict=True))
+    return {"threshold": float(random.integers(1000) / 1000), **shares}
+
+
+def result(random, epoch, pxap):
+    recall = np.linspace(0, 1, 21)
+    return {
+        "epoch": epoch,
+        "step": 9 * epoch,
+        "valcl": {"accuracy": random.uniform(90, 100)},
+        "valpx": {"pxap": pxap + 7},
+        "test": {
+            "accuracy": random.uniform(90, 100),
+            "pxap": pxap,
+            "at_validation_threshold": rates(random),
+            "at_best_test_threshold": rates(random),
+            "curve": {"recall": list(recall), "precision": list(1 - recall / 2)},
+        },
+    }
+
+
+def config_of(phases):
+    methods = [method for method, _ in phases.values()]
+    config = {
+        "name": f"{methods[-1]}_glas",
+        "seed": 3,
+        "data": {"name": "glas", "fold": 0},
+        "backbone": {"name": "resnet50"},
+        "method": {"name": methods[-1]},
+        "baseline": None,
+    }
+    if len(methods) > 1:
+        config["baseline"] = {"method": {"name": methods[0]}, "cam": "layer_cam"}
+    return config
+
+
+def gallery_of(random, phases, size=32):
+    mask = np.zeros((10, size, size), np.uint8)
+    mask[:, 8:20, 8:20] = 1
+    maps = {
+        f"map_{phase}_{name}": random.random(mask.shape).astype(np.float16)
+        for phase, (_, name) in phases.items()
+    }
+    image = random.integers(0, 256, (*mask.shape, 3), np.uint8)
+    name = np.array([f"testA_{i}" for i in range(len(mask))])
+    label = np.array([0] * 7 + [1] * 3, np.int32)
+    return {"name": name, "label": label, "image": image, "mask": mask, **maps}
+
+
+def fabricate(folder, *, pxap=(74.64, 83.16), phases=PHASES):
+    """Writes the folder of a finished run of one or two phases and returns its metrics."""
+    random = np.random.default_rng(0)
+    results = {}
+    for score, (phase, (method, name)) in zip(pxap, phases.items(), strict=False):
+        found = {"last": (9, score - 1), "b_loc": (5, score), "b_cl": (9, score - 1)}
+        checkpoints = {key: result(random, *value) for key, value in found.items()}
+        results[phase] = {"method": method, "maps": {name: checkpoints}}
+        rows = [
+            {"epoch": e, "step": 9 * e, "valcl/accuracy": 90.0 + e, f"valpx/pxap/{name}": 70.0 + e}
+            for e in range(10)
+        ]
+        (folder / phase).mkdir(parents=True)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / phase / "history.jsonl").write_text(lines)
+    floors = {"constant_map": 51.23, "mean_feature_map": 70.04}
+    metrics = {"data": {"name": "glas"}, "seed": 3, "floors": floors, "phases": results}
+    record = {
+        "command": "python -m wsol_jax.main --config=configs/pixelcam_glas.py",
+        "commit": "3f2a9c1",
+        "versions": {"jax": "0.10.2"},
+        "seconds": 3725.0,
+        "weights": {"source": "resnet50.npz", "folded": True},
+        "notes": ["30 epochs <instead> of 1000"],
+    }
+    files = {"config": config_of(phases), "metrics": metrics, "record": record}
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    np.savez(folder / "gallery.npz", **gallery_of(random, phases))
+    return metrics
+
+
+def change(path, edit):
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def page_of(folder):
+    return Page(report.write(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    metrics = fabricate(folder)
+    path = report.write(folder)
+    return metrics, path, Page(path.read_text(encoding="utf-8"))
+
+
+def test_page_needs_nothing_else(finished):
+    _, path, page = finished
+    text = path.read_text(encoding="utf-8")
+    assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert page.values("src", "srcset")
+    assert all(value.startswith("data:image/") for value in page.values("src", "srcset", "href"))
+
+
+def test_pictures_decode_and_are_described(finished):
+    _, _, page = finished
+    for uri in page.values("src", "srcset"):
+        kind, _, encoded = uri.partition(";base64,")
+        content = base64.b64decode(encoded, validate=True)
+        if kind == "data:image/svg+xml":
+            assert ElementTree.fromstring(content).tag.endswith("svg")
+        else:
+            Image.open(io.BytesIO(content)).load()
+    described = page.values("alt")
+    assert len(described) == len(page.values("src"))
+    assert all(described)
+
+
+def test_title_and_headline(finished):
+    _, _, page = finished
+    assert "pixelcam_glas · GlaS, fold 0, seed 3" in page.text
+    assert "PixelCAM raises the PxAP of LayerCAM from 74.6 to 83.2 (+8.6)" in page.text
+    assert re.search(r"Published: 75\.1 to 83\.6\s+\(\+8\.5\)", page.text)
+
+
+@pytest.mark.parametrize(("place", "phase"), list(enumerate(PHASES)))
+def test_every_checkpoint_has_its_numbers(finished, place, phase):
+    metrics, _, page = finished
+    maps = metrics["phases"][phase]["maps"][PHASES[phase][1]]
+    for key, title in {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}.items():
+        test = maps[key]["test"]
+        validation = [maps[key]["valpx"]["pxap"], maps[key]["valcl"]["accuracy"]]
+        scores = [f"{value:.1f}" for value in (test["pxap"], test["accuracy"], *validation)]
+        assert page.row(title, place) == [str(maps[key]["epoch"]), *scores]
+        for table, threshold in enumerate(("at_validation_threshold", "at_best_test_threshold")):
+            shown = [f"{test[threshold][rate]:.1f}" for rate in RATES]
+            row = page.row(title, 2 * (table + 1) + place)
+            assert row == [f"{test[threshold]['threshold']:.3f}", *shown]
+
+
+@pytest.mark.parametrize(("place", "pixelcam"), [(0, False), (1, True)])
+def test_published_numbers_and_differences_stand_below(finished, place, pixelcam):
+    _, _, page = finished
+    query = {"data": "glas", "backbone": "resnet50", "method": "layer_cam"}
+    row = published.lookup(**query, pixelcam=pixelcam)
+    for occurrence, keys in ((place, ("pxap", "accuracy")), (2 + place, RATES[:4])):
+        ours = page.row("B-LOC", occurrence if occurrence < 2 else occurrence + 2)[1:]
+        printed = page.row("published", occurrence)[1:]
+        gaps = page.row(f"B-LOC {MINUS} published", occurrence)[1:]
+        for i, key in enumerate(keys):
+            assert printed[i] == f"{row[key]:.1f}"
+            gap = float(gaps[i].replace(MINUS, "-"))
+            assert gap == pytest.approx(float(ours[i]) - row[key], abs=1e-6)
+    assert "PixelCAM, Table 1" in page.text
+
+
+def test_floors_and_thresholds_are_named(finished):
+    _, _, page = finished
+    assert page.row("Constant map")[1] == "51.2"
+    assert page.row("Mean feature map")[1] == "70.0"
+    assert "best mIoU on validation images" in page.text
+    assert "best mIoU on the test split itself" in page.text
+
+
+def test_gallery_shows_both_classes_in_turn(finished):
+    _, _, page = finished
+    names = [value for _, name, value in page.attributes if name == "alt" and "testA" in value]
+    columns = ("image", "truth", "LayerCAM", "PixelCAM")
+    order = [0, 7, 1, 8, 2, 9, 3, 4]
+    assert names == [f"testA_{i}: {column}" for i in order for column in columns]
+    assert page.text.count("malignant") == 3
+
+
+def test_curves_are_drawn_for_white_and_dark_pages(finished):
+    _, _, page = finished
+    titles = [v for v in page.values("alt") if v.startswith(("Precision", "Selection"))]
+    assert len(titles) == 3
+    assert len(page.values("srcset")) == 3
+    dark = base64.b64decode(page.values("srcset")[0].partition(",")[2]).decode()
+    assert visualize.DARK.maps[1] in dark
+    assert visualize.LIGHT.maps[1] not in dark
+
+
+def test_how_it_was_run(finished):
+    _, _, page = finished
+    facts = ("3f2a9c1", "jax: 0.10.2", "time 1h02m", "source: resnet50.npz", "pixelcam_glas.py")
+    assert all(fact in page.text for fact in facts)
+    assert "30 epochs <instead> of 1000" in page.text
+    assert '"name": "resnet50"' in page.text
+
+
+def test_writing_twice_gives_the_same_file_and_leaves_nothing_else(tmp_path):
+    fabricate(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    first = report.write(tmp_path).read_bytes()
+    assert report.write(str(tmp_path)).read_bytes() == first
+    assert {path.name for path in tmp_path.iterdir()} - before == {"report.html"}
+
+
+@pytest.mark.parametrize(
+    ("pxap", "sentence"),
+    [
+        ((80.0, 78.5), f"PixelCAM lowers the PxAP of LayerCAM from 80.0 to 78.5 ({MINUS}1.5)"),
+        ((80.0, 80.01), "PixelCAM takes the PxAP of LayerCAM from 80.0 to 80.0 (+0.0)"),
+    ],
+)
+def test_headline_admits_what_was_not_gained(tmp_path, pxap, sentence):
+    fabricate(tmp_path, pxap=pxap)
+    assert sentence in page_of(tmp_path).text
+
+
+def test_run_of_the_classifier_alone(tmp_path):
+    fabricate(tmp_path, phases=ALONE)
+    page = page_of(tmp_path)
+    assert "LayerCAM reaches a PxAP of 74.6" in page.text
+    assert "Published: 75.1." in page.text
+    assert "testA_0: LayerCAM" in page.values("alt")
+    assert "PixelCAM raises" not in page.text
+
+
+def test_unpublished_data_have_no_published_rows(tmp_path):
+    fabricate(tmp_path)
+    change(tmp_path / "config.json", lambda c: c["data"].update(name="synthetic_glands"))
+    page = page_of(tmp_path)
+    assert "Synthetic glands" in page.text
+    assert "ublished" not in page.text
+
+
+def test_numbers_that_are_undefined_are_dashes(tmp_path):
+    fabricate(tmp_path)
+
+    def spoil(metrics):
+        test = metrics["phases"]["pixelcam"]["maps"]["pixelcam"]["b_loc"]["test"]
+        test["at_best_test_threshold"]["tn"] = float("nan")
+        del test["at_best_test_threshold"]["miou"]
+
+    change(tmp_path / "metrics.json", spoil)
+    row = page_of(tmp_path).row("B-LOC", 5)
+    assert (row[3], row[-1]) == (DASH, DASH)
+
+
+def test_unfinished_run_says_what_lacks_and_how_to_go_on(tmp_path):
+    fabricate(tmp_path)
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "gallery.npz").unlink()
+    (tmp_path / "pixelcam" / "history.jsonl").unlink()
+    page = page_of(tmp_path)
+    assert "No test results yet" in page.text
+    assert "metrics.json is missing" in page.text
+    assert "gallery.npz is missing" in page.text
+    assert "goes on where the run stopped: python -m wsol_jax.main" in page.text
+    assert [v for v in page.values("alt") if v.startswith("Selection")] == [
+        "Selection of LayerCAM on validation images"
+    ]
+    assert not page.rows
+
+
+def test_run_with_one_phase_of_two_tested(tmp_path):
+    fabricate(tmp_path)
+    change(tmp_path / "metrics.json", lambda metrics: metrics["phases"].pop("pixelcam"))
+    page = page_of(tmp_path)
+    assert "LayerCAM reaches a PxAP of 74.6" in page.text
+    assert "There are no test numbers of pixelcam yet" in page.text
+
+
+def test_run_that_has_only_its_config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny"}))
+    assert "No test results yet" in page_of(tmp_path).text
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_folder_without_a_run_is_explained(tmp_path, there):
+    folder = tmp_path if there else tmp_path / "nowhere"
+    with pytest.raises(FileNotFoundError) as caught:
+        report.write(folder)
+    message = str(caught.value)
+    parts = (str(folder), "config.json", "metrics.json", "gallery.npz", "python -m wsol_jax.main")
+    assert all(part in message for part in parts)
+    assert ("does not exist" in message) != there
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "gallery.npz", "pixelcam/history.jsonl"])
+def test_damaged_files_are_named(tmp_path, name):
+    fabricate(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2 + 3])
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+        report.write(tmp_path)

@@ -1,0 +1,180 @@
+"""The run as a whole: two phases, selection, resuming after any death, and what ends it early."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from wsol_jax import checkpoint, experiment, selection, train
+
+PROGRAM = """
+import pathlib, sys
+import small
+from wsol_jax import experiment, train
+
+experiment.open_data = small.small_data
+train.run(small.two_phases(), pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of two phases, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "open_data", small.small_data)
+        folder = tmp_path_factory.mktemp("run") / "finished"
+        numbers = train.run(small.two_phases(), folder)
+    return folder, numbers
+
+
+@pytest.fixture(autouse=True)
+def _small_data(monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+
+
+def weights_of(folder):
+    """Every array of the last checkpoint of the second phase."""
+    checkpoints = checkpoint.Checkpoints(folder / "pixelcam" / "checkpoints")
+    built = experiment.build(small.two_phases(), small.two_phases().method)
+    like = experiment.initialize(small.two_phases(), built)
+    variables = checkpoints.restore_variables(checkpoints.latest(), like)
+    checkpoints.close()
+    return variables
+
+
+def test_a_run_leaves_everything(finished):
+    folder, numbers = finished
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(numbers))
+    record = json.loads((folder / "record.json").read_text())
+    assert {"command", "commit", "versions", "device", "seed", "weights", "seconds"} <= set(record)
+    for phase, name in [("baseline", "layer_cam"), ("pixelcam", "pixelcam")]:
+        rows = [json.loads(r) for r in (folder / phase / "history.jsonl").read_text().splitlines()]
+        assert [row["epoch"] for row in rows] == [0, 1, 2]
+        assert [row["step"] for row in rows] == [0, 2, 4]
+        for criterion in selection.CRITERIA:
+            result = numbers["phases"][phase]["maps"][name][criterion]
+            assert 0 <= result["test"]["pxap"] <= 100
+            assert result["test"]["at_validation_threshold"]["tp"] <= 100
+    assert numbers["floors"]["constant_map"] == pytest.approx(foreground_share(), abs=1e-9)
+
+
+def foreground_share():
+    return 100 * np.mean(next(small.small_data().test.ordered(5))["mask"] == 1)
+
+
+def test_selection_takes_the_latest_of_the_best(finished):
+    folder, numbers = finished
+    rows = [json.loads(r) for r in (folder / "pixelcam/history.jsonl").read_text().splitlines()]
+    for criterion, column in [("b_cl", "valcl/accuracy"), ("b_loc", "valpx/pxap/pixelcam")]:
+        best = max(row[column] for row in rows)
+        latest = [row["epoch"] for row in rows if row[column] == best][-1]
+        assert numbers["phases"]["pixelcam"]["maps"]["pixelcam"][criterion]["epoch"] == latest
+
+
+def test_the_second_phase_begins_with_the_baselines_best_classifier(finished):
+    folder, _ = finished
+    config = small.two_phases()
+    best = selection.load(folder / "baseline")
+    step = best.step("b_cl", "layer_cam")
+    built = experiment.build(config, config.baseline.method)
+    donor = best.variables(step, experiment.initialize(config, built))
+    second = experiment.build(config, config.method)
+    started = checkpoint.Checkpoints(folder / "pixelcam" / "checkpoints")
+    like = experiment.initialize(config, second)
+    if 0 in started._manager.all_steps():
+        initial = started.restore_variables(0, like)
+        for module in ("encoder", "head"):
+            jax.tree.map(
+                np.testing.assert_array_equal, initial["params"][module], donor["params"][module]
+            )
+    merged = experiment.transplant(like, donor)
+    jax.tree.map(np.testing.assert_array_equal, merged["params"]["head"], donor["params"]["head"])
+    started.close()
+
+
+def test_running_again_changes_nothing(finished):
+    folder, numbers = finished
+    before = weights_of(folder)
+    again = train.run(small.two_phases(), folder)
+    assert again == numbers
+    jax.tree.map(np.testing.assert_array_equal, weights_of(folder), before)
+
+
+def test_another_config_does_not_overwrite_a_run(finished):
+    folder, _ = finished
+    config = small.two_phases()
+    config.seed = 7
+    with pytest.raises(FileExistsError, match=r"holds a run of another config \(other: seed\)"):
+        train.run(config, folder)
+
+
+def launch(folder):
+    here = pathlib.Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], env=environment)
+
+
+def wait_for(condition, process, seconds=200):
+    for _ in range(seconds * 20):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("the run did not get there")
+
+
+@pytest.mark.parametrize("where", ["baseline/history.jsonl", "pixelcam/history.jsonl"])
+def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path, where):
+    folder, _ = finished
+    path = tmp_path / "run" / where
+    process = launch(tmp_path / "run")
+    wait_for(lambda: path.is_file() and len(path.read_text().splitlines()) > 1, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    train.run(small.two_phases(), tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
+
+
+def test_sigterm_saves_and_exits_cleanly(finished, tmp_path):
+    folder, _ = finished
+    path = tmp_path / "run" / "baseline" / "history.jsonl"
+    process = launch(tmp_path / "run")
+    wait_for(path.is_file, process)
+    process.terminate()
+    assert process.wait() == 0
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    train.run(small.two_phases(), tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = small.small_config("classifier")
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(FloatingPointError, match=r"at step \d+ .*last good checkpoint is step 0"):
+        train.run(config, tmp_path / "run")
+    assert selection.load(tmp_path / "run" / "classifier").step("last", "") == 0
+
+
+def test_the_baseline_of_another_run_can_be_used(finished, tmp_path):
+    folder, numbers = finished
+    config = small.two_phases()
+    config.baseline.workdir = str(folder)
+    again = train.run(config, tmp_path / "run")
+    assert again["phases"]["baseline"] == numbers["phases"]["baseline"]
+    assert not (tmp_path / "run" / "baseline").exists()
+    jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
+
+
+def test_a_batch_the_devices_cannot_share(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    from wsol_jax import parallel
+
+    with pytest.raises(ValueError, match="batch size 12 does not divide among 8 devices"):
+        parallel.check_batch(12)

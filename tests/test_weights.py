@@ -1,0 +1,135 @@
+"""Import of checkpoints: strict, by name, folded normalisation included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from golden_cases import draw_state
+
+from wsol_jax.backbones import resnet, weights
+
+SMALL = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8)
+IMAGES = jax.random.normal(jax.random.key(5), (6, 32, 32, 3))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return SMALL.init(jax.random.key(0), IMAGES[:1])
+
+
+@pytest.fixture(scope="module")
+def tensors(variables):
+    """A checkpoint in PyTorch's names and layouts, with the ImageNet classifier it always has."""
+    shapes = {}
+    for path, leaf in _leaves(variables):
+        shape = leaf.transpose(3, 2, 0, 1).shape if leaf.ndim == 4 else leaf.shape
+        shapes[weights.torch_name(path)] = list(shape)
+    shapes |= {"fc.weight": [10, 256], "fc.bias": [10], "bn1.num_batches_tracked": []}
+    return draw_state(shapes, seed=0)
+
+
+def _leaves(tree):
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(tuple(key.key for key in path), leaf) for path, leaf in flat]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_files_and_layouts(tmp_path, variables, tensors, suffix):
+    path = tmp_path / f"weights{suffix}"
+    halves = {k: v.astype(np.float16) if v.dtype == np.float32 else v for k, v in tensors.items()}
+    if suffix == ".npz":
+        np.savez(path, **halves)
+    else:
+        safetensors.numpy.save_file(halves, path)
+    filled = weights.assign(variables, weights.load(str(path)), extra=resnet.EXTRA_TENSORS)
+    kernel = filled["params"]["layer1_0"]["conv2"]["kernel"]
+    assert kernel.dtype == np.float32
+    expected = halves["layer1.0.conv2.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, expected.astype(np.float32))
+    var = filled["batch_stats"]["layer4_0"]["downsample_1"]["var"]
+    np.testing.assert_array_equal(var, halves["layer4.0.downsample.1.running_var"])
+
+
+def test_every_mismatch_is_listed(variables, tensors):
+    broken = dict(tensors)
+    del broken["conv1.weight"]
+    broken["layer9.0.conv1.weight"] = np.zeros((1, 1, 1, 1), np.float32)
+    broken["bn1.bias"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="does not fit") as error:
+        weights.assign(variables, broken, extra=resnet.EXTRA_TENSORS)
+    for part in (
+        "missing (1): conv1.weight",
+        "extra (1): layer9.0.conv1",
+        "bn1.bias (3,), expected",
+    ):
+        assert part in str(error.value)
+
+
+def test_the_classifier_is_extra_unless_said(variables, tensors):
+    with pytest.raises(ValueError, match=r"extra \(2\): fc.weight, fc.bias"):
+        weights.assign(variables, tensors)
+
+
+def test_missing_is_allowed_by_name_only(variables, tensors):
+    without = {k: v for k, v in tensors.items() if not k.startswith("layer4.0.conv")}
+    names = [f"layer4.0.conv{n}.weight" for n in (1, 2, 3)]
+    with pytest.raises(ValueError, match=r"missing \(2\)"):
+        weights.assign(variables, without, extra=("fc.",), allow_missing=names[:1])
+    filled = weights.assign(variables, without, extra=("fc.",), allow_missing=names)
+    kept = variables["params"]["layer4_0"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(filled["params"]["layer4_0"]["conv1"]["kernel"], kept)
+
+
+def test_pickles_and_missing_files_are_refused_with_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match=r"convert_weights.py model.pth model.safetensors"):
+        weights.load("model.pth")
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*Hugging Face id"):
+        weights.load(str(tmp_path / "absent.npz"))
+
+
+def test_stride_in_conv1_or_conv2_is_another_function(variables, tensors):
+    filled = weights.assign(variables, tensors, extra=("fc.",))
+    first = SMALL.clone(stride_in="conv1").apply(filled, IMAGES)[-1]
+    second = SMALL.apply(filled, IMAGES)[-1]
+    assert first.shape == second.shape
+    assert np.abs(first - second).max() > 1e-3
+    with pytest.raises(ValueError, match="unknown stride_in 'conv3'"):
+        SMALL.clone(stride_in="conv3").apply(filled, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def folded(variables):
+    """The same network with its normalisations folded away, and random biases."""
+    params = jax.tree.map(lambda x: x, variables["params"])
+    stats = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    stats = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + (1 - 1e-5 if path[-1].key == "var" else 0), stats
+    )
+    keys = iter(jax.random.split(jax.random.key(3), 100))
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.random.normal(next(keys), x.shape) if path[-1].key == "bias" else x,
+        params,
+    )
+    return {"params": params, "batch_stats": stats}
+
+
+def test_recalibration_leaves_the_function_alone(variables, folded):
+    assert weights.is_folded(folded)
+    tensors_like = jax.tree.map(lambda x: x + 0.1, variables)
+    assert not weights.is_folded(tensors_like)
+    renewed = weights.recalibrate(SMALL, folded, [IMAGES[:3], IMAGES[3:]])
+    before, after = (jax.jit(SMALL.apply)(v, IMAGES)[-1] for v in (folded, renewed))
+    np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3 * float(jnp.abs(before).max()))
+    assert not weights.is_folded(renewed)
+
+
+def test_after_recalibration_training_starts_level(folded):
+    renewed = weights.recalibrate(SMALL, folded, [IMAGES])
+    evaluated = SMALL.apply(renewed, IMAGES)[-1]
+    trained, _ = SMALL.apply(renewed, IMAGES, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(
+        trained[-1], evaluated, rtol=1e-3, atol=1e-3 * float(jnp.abs(evaluated).max())
+    )
+    raw, _ = SMALL.apply(folded, IMAGES, True, mutable=["batch_stats"])
+    assert np.abs(raw[-1] - evaluated).max() > 0.1 * np.abs(evaluated).max()
