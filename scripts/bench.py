@@ -1,0 +1,252 @@
+"""Speed and memory as one table: training steps, read-outs, evaluation, input.
+
+python scripts/bench.py --output results/bench.md
+
+Every comparison is timed in turns, A B A B, in one process on one machine, and reported as the
+median of the ratios. The rows against PyTorch need the packages of requirements/bench.lock and are
+left out, by name, where those are not installed.
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle PyTorch threads must not spin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from wsol_jax import augment, evaluate, heads, logbook, method, metrics, optimizer, train
+from wsol_jax.backbones import resnet
+from wsol_jax.data import sources
+
+FAST = ("encoder/layer4", "head", "pixel_head")
+READOUTS = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMPlusPlus", "layer_cam": "LayerCAM"}
+MEMORY_BATCH = 32
+
+
+def main() -> None:
+    """Measures, prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=pathlib.Path, help="Markdown file to write")
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
+    parser.add_argument("--batch", type=int, default=8, help="images of a training step")
+    parser.add_argument("--readout-batch", type=int, default=32, help="images of a read-out")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each comparison")
+    options = parser.parse_args()
+    rows = [*training(options), *readouts(options), *evaluation(options), *pipeline(options)]
+    table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
+    text = f"{describe(options)}\n\n{table}\n"
+    print(text)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text, encoding="utf-8")
+
+
+def training(options):
+    """The classifier's step, PixelCAM's beside it, PyTorch's beside both."""
+    built = {name: build(name, options.size) for name in ("classifier", "pixelcam")}
+    batch = random_batch(options.batch, options.size)
+    steps = {name: stepper(*parts, batch, options.size) for name, parts in built.items()}
+    seconds = in_turns(options.rounds, **steps)
+    rate = options.batch / statistics.median(seconds["classifier"])
+    yield f"classifier step, batch {options.batch}", f"{rate:.2f} images/s", ""
+    ratio = median_ratio(seconds["pixelcam"], seconds["classifier"])
+    yield "PixelCAM step / classifier step", f"{ratio:.3f}x the time", "at most 1.05x"
+    large = random_batch(MEMORY_BATCH, options.size)
+    memory = {name: temporary_bytes(*parts, large, options.size) for name, parts in built.items()}
+    extra = (memory["pixelcam"] - memory["classifier"]) / 2**20
+    title = f"PixelCAM step, temporary memory beyond the classifier's, batch {MEMORY_BATCH}"
+    total = memory["classifier"] / 2**30
+    yield title, f"{extra:.1f} MiB (classifier {total:.2f} GiB)", "at most 64 MiB"
+    if not has("torch"):
+        yield "PyTorch training step", "not measured: torch is not installed", ""
+        return
+    import bench_torch
+
+    theirs = bench_torch.training_step(batch, options.size)
+    seconds = in_turns(options.rounds, ours=steps["classifier"], theirs=theirs)
+    ratio = median_ratio(seconds["theirs"], seconds["ours"])
+    rate = options.batch / statistics.median(seconds["theirs"])
+    yield "classifier step, speed over PyTorch's", f"{ratio:.2f} (PyTorch {rate:.2f} images/s)", "1"
+
+
+def readouts(options):
+    """Each read-out with its forward pass, one jitted call, against the `grad-cam` package."""
+    built, state = build("classifier", options.size)
+    batch = random_batch(options.readout_batch, options.size)
+    image = jax.block_until_ready(
+        augment.eval_view({"image": centre(batch, options.size)})["image"]
+    )
+    label = jnp.asarray(batch["label"])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    for name, title in READOUTS.items():
+        made, _ = build("classifier", options.size, readouts=(name,))
+        localize = jax.jit(made.localize)
+        ours = functools.partial(run_and_wait, localize, variables, image, label)
+        if not has("torch") or not has("pytorch_grad_cam"):
+            seconds = in_turns(options.rounds, ours=ours)
+            rate = options.readout_batch / statistics.median(seconds["ours"])
+            yield f"{name}, batch {options.readout_batch}", f"{rate:.1f} images/s", ""
+            continue
+        import bench_torch
+
+        theirs = bench_torch.readout(title, variables, np.asarray(image), batch["label"])
+        difference = np.abs(
+            np.asarray(localize(variables, image, label)[1][name]) - theirs.low()
+        ).max()
+        seconds = in_turns(options.rounds, ours=ours, theirs=theirs)
+        ratio = median_ratio(seconds["theirs"], seconds["ours"])
+        rate = options.readout_batch / statistics.median(seconds["ours"])
+        measured = f"{ratio:.2f}x the speed ({rate:.1f} images/s; maps differ by {difference:.0e})"
+        yield f"{name} against grad-cam, batch {options.readout_batch}", measured, "at least 3x"
+    del built
+
+
+def evaluation(options):
+    """What counting PxAP adds to the forward pass it follows."""
+    built, state = build("classifier", options.size)
+    batch = random_batch(options.readout_batch, options.size)
+    truth = jnp.asarray(centre(batch, options.size, "mask"))
+    valid = jnp.ones(options.readout_batch, bool)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    image = augment.eval_view({"image": centre(batch, options.size)})["image"]
+    localize = jax.jit(built.localize)
+    low = localize(variables, image, jnp.asarray(batch["label"]))[1]["layer_cam"]
+
+    @jax.jit
+    def count(low):
+        scores = evaluate.to_size(low, truth.shape[1:])
+        return metrics.PxAP.from_model_output(scores, truth, valid)
+
+    def counted():
+        metrics.PxAP.empty().merge(jax.device_get(count(low)))
+
+    forward = functools.partial(
+        run_and_wait, localize, variables, image, jnp.asarray(batch["label"])
+    )
+    seconds = in_turns(options.rounds, forward=forward, counted=counted)
+    share = 100 * median_ratio(seconds["counted"], seconds["forward"])
+    yield "evaluation: resizing, counting and merging / forward", f"{share:.2f} %", "at most 5 %"
+
+
+def pipeline(options):
+    """Images per second and core that each source delivers, read, resized and batched."""
+    for source in ("memory", "tfds") if has("tensorflow_datasets") else ("memory",):
+        split = sources.open_split("synthetic_glands", "train", image_size=256, source=source)
+        batches = split.shuffled(32, seed=0)
+        for _ in range(4):
+            next(batches)
+        began, used = time.perf_counter(), time.process_time()
+        for _ in range(20):
+            next(batches)
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        measured = f"{640 / wall:.0f} images/s ({640 / max(cpu, 1e-9):.0f} per core)"
+        yield f"input pipeline, {source}, 256² from 256²", measured, ""
+
+
+def build(name, size, **keywords):
+    """A method on a stride-8 ResNet-50, and a fresh training state."""
+    dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
+    built = method.build(name, resnet.resnet50(dtype=dtype), heads.build("wgap", 2), **keywords)
+    variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    params = variables["params"]
+    start = train.State(jnp.int32(0), params, variables["batch_stats"], transform().init(params))
+    return built, start
+
+
+def transform():
+    """SGD as in training, at a rate that moves nothing far."""
+    return optimizer.sgd(learning_rate=1e-6, steps_per_epoch=1, decay_epochs=(), fast=FAST)
+
+
+def random_batch(count, size):
+    """A batch of noise, larger than the crop by an eighth, with CAMs."""
+    rng, side = np.random.default_rng(0), size * 8 // 7
+    return {
+        "image": rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8),
+        "mask": rng.integers(0, 2, (count, side, side)).astype(np.uint8),
+        "label": (np.arange(count) % 2).astype(np.int32),
+        "valid": np.ones(count, bool),
+        "cam": rng.random((count, size // 8, size // 8)).astype(np.float16),
+    }
+
+
+def centre(batch, size, name="image"):
+    """The upper left square of the batch's images."""
+    return batch[name][:, :size, :size]
+
+
+def stepper(built, start, batch, size):
+    """A function that takes one training step and waits for it."""
+    step = jax.jit(train.make_step(built, transform(), size), donate_argnums=0)
+    held = [jax.tree.map(jnp.copy, start)]
+
+    def run():
+        held[0], losses = step(held[0], batch, jax.random.key(0))
+        jax.block_until_ready((held[0], losses))
+
+    return run
+
+
+def temporary_bytes(built, start, batch, size):
+    """What the compiled step allocates beside its arguments and results."""
+    step = jax.jit(train.make_step(built, transform(), size), donate_argnums=0)
+    compiled = step.lower(start, batch, jax.random.key(0)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def run_and_wait(function, *arguments):
+    """Calls a jitted function and waits for its result."""
+    return jax.block_until_ready(function(*arguments))
+
+
+def in_turns(rounds, **functions):
+    """Seconds of each function, in turns, after one turn that is not counted."""
+    seconds = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def median_ratio(above, below):
+    """Median of the ratios of neighbouring measurements."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def has(module):
+    """Whether a package is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def describe(options):
+    """Machine, versions and command."""
+    record = logbook.record()
+    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items() if v)
+    return (
+        f"# Speed\n\nOne run of `{' '.join(['python', *sys.argv])}` at commit {record['commit']} "
+        f"on {record['device']} ({record['processor']}), {record['started'][:10]}. "
+        f"ResNet-50 at stride 8, {options.size}² images; {versions}. "
+        f"Medians of {options.rounds} turns; other work on the machine moves the absolute figures, "
+        "the ratios hardly."
+    )
+
+
+def line(row):
+    """A row of the table."""
+    return f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    main()
