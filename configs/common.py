@@ -60,19 +60,21 @@ def pixelcam() -> ConfigDict:
     return ConfigDict({"name": "pixelcam", "dropout": 0.1})
 
 
-def with_baseline(config: ConfigDict, readout: str) -> ConfigDict:
-    """Trains the classifier first: B-LOC CAMs by `readout` as seeds, B-CL weights as the start.
+def with_baseline(config: ConfigDict, cam: str = "layer_cam") -> ConfigDict:
+    """Trains the classifier first: its B-LOC CAMs by the read-out `cam`, its B-CL weights.
 
-    `workdir` names a finished run whose classifier is used instead of training one.
+    The one classifier is judged by both read-outs of Table 1, so that the runs of both rows can
+    share it: `workdir` names a finished run whose classifier is used instead of training one.
     """
+    others = [name for name in ("layer_cam", "grad_cam_pp") if name != cam]
     config.baseline = ConfigDict(
         {
-            "method": classifier(readout),
+            "method": classifier(cam, *others),
             "optimizer": config.optimizer.copy_and_resolve_references(),
             "epochs": config.epochs,
             "batch_size": config.batch_size,
             "workdir": "",
-            "cam": readout,
+            "cam": cam,
             "cam_checkpoint": "b_loc",
             "weights_checkpoint": "b_cl",
         }
@@ -89,3 +91,8 @@ def short(config: ConfigDict) -> ConfigDict:
             phase.optimizer.learning_rate = learning_rate
             phase.optimizer.decay_epochs = (7, 11)
     return config
+
+
+def named(name: str, variant: str) -> str:
+    """Name of a config's variant; that of the usual one is the config's own."""
+    return name if variant == "layer_cam" else f"{name}_{variant}"

@@ -1,17 +1,18 @@
-"""PixelCAM over LayerCAM on GlaS, ResNet-50 (Table 1: PxAP 75.1 -> 83.6, accuracy 100).
+"""PixelCAM on GlaS, ResNet-50, over LayerCAM or Grad-CAM++ (PixelCAM paper, Table 1).
 
-python -m wsol_jax.main --config=configs/pixelcam_glas.py
+python -m wsol_jax.main --config=configs/pixelcam_glas.py                 PxAP 75.1 -> 83.6
+python -m wsol_jax.main --config=configs/pixelcam_glas.py:grad_cam_pp     PxAP 76.8 -> 86.6
 
 The released schedule: 1000 epochs in each phase, though the learning rate reaches its floor by
-epoch 20.
+epoch 20. Accuracy 100 before and after.
 """
 
 from configs import common
 
 
-def get_config():
-    config = common.glas(common.base("pixelcam_glas"))
+def get_config(cam="layer_cam"):
+    config = common.glas(common.base(common.named("pixelcam_glas", cam)))
     config.method = common.pixelcam()
     config.optimizer = common.released_optimizer()
     config.epochs = 1000
-    return common.with_baseline(config, readout="layer_cam")
+    return common.with_baseline(config, cam)

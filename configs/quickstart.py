@@ -24,4 +24,4 @@ def get_config():
         }
     )
     config.epochs, config.batch_size = 12, 16
-    return common.with_baseline(config, readout="layer_cam")
+    return common.with_baseline(config, "layer_cam")

@@ -67,7 +67,7 @@ def small_config(method_name: str = "pixelcam"):
 
 def two_phases():
     """The same with a baseline before it."""
-    return common.with_baseline(small_config(), readout="layer_cam")
+    return common.with_baseline(small_config(), "layer_cam")
 
 
 def small_data(config=None) -> experiment.Data:

@@ -18,12 +18,28 @@ PARAMETERS = {"layercam_glas": 23_514_179, "pixelcam_glas": 23_518_277}
 BATCH = 2
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def config(request):
-    spec = importlib.util.spec_from_file_location(request.param.stem, request.param)
+def load(path):
+    """A config file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return module
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config(request):
+    return load(request.param).get_config()
+
+
+@pytest.mark.parametrize("variant", ["layer_cam", "grad_cam_pp", "control"])
+def test_variants_of_the_short_schedule_share_a_baseline(variant):
+    module = load(ROOT / "configs" / "pixelcam_glas_short.py")
+    usual, other = module.get_config(), module.get_config(variant)
+    assert set(other.baseline.method.readouts) == set(usual.baseline.method.readouts)
+    assert (other.name == usual.name) == (variant == "layer_cam")
+    for section in ("optimizer", "epochs", "batch_size"):
+        assert other[section] == usual[section]
+        assert other.baseline[section] == usual.baseline[section]
 
 
 def test_is_named_after_its_file_and_survives_json(config):

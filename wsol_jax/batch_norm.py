@@ -57,6 +57,6 @@ class BatchNorm(nn.Module):
 
 
 def _normalize(x, mean, var, scale, bias, epsilon):
-    """One multiplication and one addition per element, in the dtype of `x`."""
+    """One multiplication and one addition per element, at least in float32."""
     factor = scale * jax.lax.rsqrt(var + epsilon)
-    return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+    return (x * factor + (bias - mean * factor)).astype(x.dtype)

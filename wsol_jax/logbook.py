@@ -84,8 +84,16 @@ class Board:
             self._writer.close()
 
 
-def record(**facts: Any) -> dict[str, Any]:
-    """How this run is run: command, code, versions and machine, and the `facts` given."""
+def record(path: pathlib.Path | None = None, **facts: Any) -> dict[str, Any]:
+    """How this run is run: command, code, versions and machine, and the `facts` given.
+
+    Args:
+      path: record of the same run; if it was begun before, what it says is kept under "earlier".
+    """
+    earlier = []
+    if path and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = [*before.pop("earlier", []), before]
     return {
         "command": " ".join(["python -m wsol_jax.main", *sys.argv[1:]]),
         "commit": commit(),
@@ -95,6 +103,7 @@ def record(**facts: Any) -> dict[str, Any]:
         "hosts": jax.process_count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **facts,
+        "earlier": earlier,
     }
 
 

@@ -64,9 +64,11 @@ def _set_up():
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file
+    for talkative in ("absl", "jax"):  # of every file that Orbax writes, of platforms not there
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # which TensorFlow would announce
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
         cache = pathlib.Path.home() / ".cache" / "wsol_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -3,6 +3,7 @@
 Everything goes into `metrics.json` and `gallery.npz`, which is all that the report reads.
 """
 
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsol_jax import evaluate, experiment, logbook, metrics, selection
+from wsol_jax.data import memory, splits
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
 FLOOR = "mean_features"
+FIELDS = ("index", "valid", "image", "mask", "label")
 
 
 def collect(
@@ -31,13 +34,14 @@ def collect(
         "floors": floors(config, data, phases[0]),
         "phases": {},
     }
-    gallery = _pictures(data.test)
+    pictures = _pictures(data.test)
+    gallery = {**next(pictures.ordered(pictures.size)), "name": np.array(pictures.names)}
     for phase in phases:
         logging.info(
             "%s: evaluating its checkpoints on the %d test images", phase.name, data.test.size
         )
         title = "baseline" if phase is not phases[-1] else phase.name
-        maps, drawn = _phase_results(config, data, phase, gallery["index"])
+        maps, drawn = _phase_results(config, data, phase, pictures)
         numbers["phases"][title] = {"method": phase.name, "maps": maps}
         gallery |= {f"map_{title}_{name}": values for name, values in drawn.items()}
     with logbook.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
@@ -64,8 +68,8 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     }
 
 
-def _phase_results(config, data, phase, shown):
-    """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the images `shown`."""
+def _phase_results(config, data, phase, pictures):
+    """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the `pictures`."""
     best = selection.load(phase.folder)
     evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
     names = best.maps()
@@ -85,9 +89,9 @@ def _phase_results(config, data, phase, shown):
                     **_summary(scores, name),
                 }
                 if criterion == "b_loc":
-                    low = evaluator.maps(variables, data.test)[name][shown]
+                    low = jnp.asarray(evaluator.maps(variables, pictures)[name])
                     size = (config.image_size, config.image_size)
-                    drawn[name] = np.asarray(evaluate.to_size(jnp.asarray(low), size), np.float16)
+                    drawn[name] = np.asarray(evaluate.to_size(low, size), np.float16)
     return numbers, drawn
 
 
@@ -101,22 +105,14 @@ def _summary(scores, name):
 
 
 def _pictures(split):
-    """A few images of each class, spread over the split."""
+    """A few images of each class, spread over the split, as a split of their own."""
     classes = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
-    each = max(1, GALLERY // len(classes))
-    chosen = [
-        rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)] for rows in classes
-    ]
-    index = np.concatenate(chosen)
-    images, masks = {}, {}
+    spread = [np.linspace(0, len(rows) - 1, GALLERY // len(classes)) for rows in classes]
+    chosen = [rows[np.unique(s.astype(int))] for rows, s in zip(classes, spread, strict=True)]
+    wanted, examples = set(np.concatenate(chosen).tolist()), []
     for batch in split.ordered(min(split.size, 32)):
-        for row, position in enumerate(batch["index"]):
-            if batch["valid"][row] and position in index:
-                images[position], masks[position] = batch["image"][row], batch["mask"][row]
-    return {
-        "index": index,
-        "name": np.array([split.names[i] for i in index]),
-        "label": split.labels[index],
-        "image": np.stack([images[i] for i in index]),
-        "mask": np.stack([masks[i] for i in index]),
-    }
+        for index, valid, image, mask, label in zip(*(batch[k] for k in FIELDS), strict=True):
+            if valid and index in wanted:
+                read = functools.partial(tuple, (image, mask))
+                examples.append(splits.Example(split.names[index], int(label), read))
+    return memory.open_split(examples, image_size=batch["image"].shape[1], window=len(examples))

@@ -75,13 +75,18 @@ def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, 
       The contents of `metrics.json`.
     """
     began = time.monotonic()
-    data = experiment.open_data(config)
     engine = parallel.engine(config.parallel)
+    sections = [config.baseline, config] if config.baseline else [config]
+    for section in sections:  # whatever is wrong with either phase is told before the first begins
+        parallel.check_batch(section.batch_size)
+        method = experiment.build(config, section.method, engine.axis)
+    data = experiment.open_data(config)
+    weights, facts = experiment.pretrained(config, method, data)
     experiment.claim(workdir, config)
-    first = config.baseline or config
-    weights, facts = experiment.pretrained(config, experiment.build(config, first.method), data)
-    record = logbook.record(config=config.name, seed=config.seed, weights=facts, notes=config.notes)
-    logbook.write_json(workdir / "record.json", record)
+    path = workdir / "record.json"
+    facts = {"config": config.name, "seed": config.seed, "weights": facts, "notes": config.notes}
+    record = logbook.record(path, **facts)
+    logbook.write_json(path, record)
     if config.baseline:
         baseline = _phase(
             config, config.baseline, _baseline_folder(config, workdir), weights, engine
@@ -95,7 +100,7 @@ def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, 
         fit(phases[-1], config, data, engine)
     numbers = results.collect(config, workdir, data, phases)
     record["seconds"] = round(time.monotonic() - began, 1)
-    logbook.write_json(workdir / "record.json", record)
+    logbook.write_json(path, record)
     return numbers
 
 
@@ -106,7 +111,6 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
       FloatingPointError: a loss is not finite; names the step and the last good checkpoint.
       SystemExit: with code 0 after SIGTERM, once the state is saved.
     """
-    parallel.check_batch(phase.batch_size)
     per_epoch = math.ceil(data.train.size / phase.batch_size)
     last = phase.epochs * per_epoch
     transform = optimizer.sgd(steps_per_epoch=per_epoch, **phase.optimizer)
@@ -124,13 +128,14 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
-            epoch, remainder = divmod(done, per_epoch)
-            save = termination.asked
-            if remainder == 0:
-                improved = validation.judge(engine.fetch(state), memory, epoch)
-                save |= improved or done == last or time.monotonic() - saved > SAVE_SECONDS
-            if save:
-                checkpoints.save(done, engine.fetch(state), memory.to_dict(), memory.best_steps())
+            at_end = done % per_epoch == 0
+            if not (at_end or termination.asked):
+                continue
+            held, due = engine.fetch(state), termination.asked or done == last
+            if at_end:
+                due |= validation.judge(held, memory, epoch=done // per_epoch)
+            if due or time.monotonic() - saved > SAVE_SECONDS:
+                checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
                 saved = time.monotonic()
             if termination.asked:
                 logging.warning("SIGTERM: saved step %d; the same command goes on from here", done)

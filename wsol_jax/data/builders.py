@@ -26,7 +26,7 @@ class Glas(tfds.core.GeneratorBasedBuilder):
         try:
             folder = dl_manager.manual_dir
         except AssertionError:  # so TFDS says that there is none, or nothing in it
-            folder = glas.download(dl_manager.download_dir / "glas")
+            folder = glas.download(str(dl_manager.download_dir / "glas"))
         fold = int(self.builder_config.name.removeprefix("fold"))
         found = {s: glas.examples(s, fold=fold, folder=str(folder)) for s in glas.SPLITS}
         return {split: self._generate_examples(found[split]) for split in found}
@@ -38,7 +38,7 @@ class Glas(tfds.core.GeneratorBasedBuilder):
 class SyntheticGlands(tfds.core.GeneratorBasedBuilder):
     """Drawn tissue with glands, generated on first use."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.0")  # to be raised whenever the drawing changes
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, synthetic_glands.CLASSES)
@@ -106,12 +106,5 @@ def _info(builder: tfds.core.DatasetBuilder, classes: Sequence[str]) -> tfds.cor
 def _records(examples: Sequence[splits.Example]) -> Iterator[tuple[int, dict[str, Any]]]:
     for position, example in enumerate(examples):
         image, mask = example.read()
-        yield (
-            position,
-            {
-                "image": image,
-                "mask": mask[..., np.newaxis],
-                "label": example.label,
-                "name": example.name,
-            },
-        )
+        pictures = {"image": image, "mask": mask[..., np.newaxis]}
+        yield position, {**pictures, "label": example.label, "name": example.name}

@@ -28,14 +28,12 @@ def noise(rng: np.random.Generator, cell: float) -> Field:
 
 
 def scatter(
-    rng: np.random.Generator, share: Shaped[np.ndarray, "s s"], *, spacing: float
+    rng: np.random.Generator, share: Shaped[np.ndarray, "s s"], *, spacing: float, darts: int
 ) -> Points:
     """Random rows and columns, at least `spacing` pixels apart.
 
-    Darts are thrown until the canvas is about full; one survives with the probability `share` of
-    the pixel it hits.
+    `darts` are thrown; one survives with the probability `share` of the pixel that it hits.
     """
-    darts = int(5 * (SIZE / spacing) ** 2 / 3)
     points = SIZE * rng.random((2, darts), np.float32)
     points = points[:, rng.random(darts) < at(share, points)]
     reach = int(np.ceil(spacing))
@@ -92,11 +90,15 @@ def ellipses(
 def stained(
     rng: np.random.Generator, haematoxylin: Field, eosin: Field
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Light through both stains, I = I0 exp(-density), with a random hue, strength and lamp."""
+    """Light through both stains, I = I0 exp(-density), with a random hue, strength and lamp.
+
+    Strength is set for the mean of the image, so that nothing can be told from its mean colour.
+    """
     violet, salmon = np.array([-0.04, 0.06, 0.0]), np.array([0.05, 0.0, 0.12])
-    blue = (HAEMATOXYLIN + violet + rng.normal(0, 0.04, 3)) * rng.uniform(0.75, 1.3)
-    red = (EOSIN + rng.uniform(0, 2) * salmon + rng.normal(0, 0.03, 3)) * rng.uniform(0.7, 1.3)
-    density = haematoxylin[..., None] * blue + eosin[..., None] * red
+    blue = (HAEMATOXYLIN + violet + rng.normal(0, 0.04, 3)) * rng.uniform(0.25, 0.37)
+    red = (EOSIN + rng.uniform(0, 2) * salmon + rng.normal(0, 0.03, 3)) * rng.uniform(0.25, 0.4)
+    density = haematoxylin[..., None] / haematoxylin.mean() * blue
+    density = density + eosin[..., None] / eosin.mean() * red
     lamp = rng.uniform(238, 252) * (1 + 0.04 * noise(rng, 150))
     image = lamp[..., None] * np.exp(-density) + 2.5 * rng.standard_normal(density.shape)
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -83,7 +83,8 @@ def download(folder: Folder) -> pathlib.Path:
         with zipfile.ZipFile(archive) as members:
             members.extractall(folder)
     except (OSError, zipfile.BadZipFile) as error:
-        archive.unlink(missing_ok=True)
+        if isinstance(error, zipfile.BadZipFile):  # a web page in its place, say
+            archive.unlink()
         raise ConnectionError(
             f"cannot fetch GlaS: {error}. Download {ARCHIVE} by other means (the set is free for "
             f"research), unpack it, and name the folder where it lies"
@@ -118,7 +119,8 @@ def _require_equal_size(image: pathlib.Path, mask: pathlib.Path) -> None:
     if sizes[0] != sizes[1]:
         (w, h), (mask_w, mask_h) = sizes
         raise ValueError(
-            f"{mask} is {mask_w} x {mask_h}, its image {image.name} {w} x {h}; expected equal sizes"
+            f"{mask} is {mask_w} x {mask_h}, its image {image.name} {w} x {h}; expected equal "
+            f"sizes; {_remedy(mask.parent)}"
         )
 
 

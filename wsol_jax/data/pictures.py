@@ -5,11 +5,11 @@ OpenCV's INTER_NEAREST: what the released code of PixelCAM trains on and scores 
 """
 
 import contextlib
+import io
 import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsol_jax.data import splits
 
-File = pathlib.Path | IO[bytes]
+File = pathlib.Path | io.BytesIO
 
 
 def read(image: File, mask: File) -> splits.Picture:
@@ -31,7 +31,9 @@ def size(file: pathlib.Path) -> tuple[int, int]:
         return picture.size
 
 
-def resize(picture: splits.Picture, size: int) -> splits.Picture:
+def resize(
+    picture: splits.Picture, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"]]:
     """The image at `size` x `size` and the mask of its objects: 1 where the number is not 0."""
     image, mask = picture
     square = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
@@ -55,8 +57,7 @@ def _read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
 
 
 def _decoded(file: File) -> Image.Image:
-    with _readable(file):
-        picture = Image.open(file)
+    with _readable(file), Image.open(file) as picture:
         picture.load()
     return picture
 

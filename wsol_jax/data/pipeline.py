@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from wsol_jax.data import memory, pictures, splits
 
-MEMORY = 8 << 30  # bytes a decoded split may take; one that needs more is streamed every epoch
+MEMORY = 4 << 30  # bytes a decoded split may take; one that needs more is streamed every epoch
 AHEAD = 3  # batches that are decoded while one is used
 
 Row = tuple[int, dict[str, Any]]  # position in the split, and an example with pictures as bytes
@@ -45,8 +45,10 @@ def open_split(
 def _stream(
     names: tuple[str, ...], labels: np.ndarray, windows: tf.data.Dataset, image_size: int
 ) -> splits.Split:
-    """Holds two windows of encoded examples. To resume inside an epoch, the examples before are
-    read again but not decoded."""
+    """A split read anew in every epoch, two windows of encoded examples being held.
+
+    To resume inside an epoch its first examples are read again, but not decoded.
+    """
     size = len(names)
 
     def shuffled(
@@ -76,9 +78,8 @@ def _listing(builder: tfds.core.DatasetBuilder, split: str) -> tuple[tuple[str, 
     """Names and labels of a split, its pictures left unread."""
     wanted = tfds.decode.PartialDecoding({"name": True, "label": True})
     rows = list(_records(builder, split, wanted).as_numpy_iterator())
-    return tuple(row["name"].decode() for row in rows), np.array(
-        [r["label"] for r in rows], np.int32
-    )
+    labels = np.array([row["label"] for row in rows], np.int32)
+    return tuple(row["name"].decode() for row in rows), labels
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str, decoders: Any) -> tf.data.Dataset:
@@ -94,12 +95,12 @@ def _in_order(windows: tf.data.Dataset) -> Iterator[Row]:
 
 def _permuted(windows: tf.data.Dataset, seed: int, epoch: int) -> Iterator[Row]:
     for number, (positions, rows) in enumerate(windows.as_numpy_iterator()):
-        order = splits.permutation(len(positions), seed=seed, epoch=epoch, window=number)
+        order = splits.permutation(len(positions), seed=seed, epoch=epoch, number=number)
         yield from (_row(positions, rows, i) for i in order)
 
 
-def _row(positions: np.ndarray, rows: dict[str, np.ndarray], i: int) -> Row:
-    return positions[i], {name: values[i] for name, values in rows.items()}
+def _row(positions: np.ndarray, rows: dict[str, np.ndarray], i: int | np.integer) -> Row:
+    return int(positions[i]), {name: values[i] for name, values in rows.items()}
 
 
 def _batched(rows: Iterator[Row], batch_size: int) -> Iterator[list[Row]]:

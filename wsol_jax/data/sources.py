@@ -23,8 +23,8 @@ def open_split(
     """A split whose images have `image_size` x `image_size` pixels.
 
     Args:
-      source: "memory" decodes all now and keeps it; "tfds" prepares the set on first use with
-        tensorflow-datasets and streams it.
+      source: "memory" reads the files now and keeps the pictures; "tfds" has tensorflow-datasets
+        prepare the set on first use, and streams splits that are too large to keep.
       window: examples that are shuffled together.
       options: of the data set, `fold` and `folder` for glas; `data_dir` for tfds.
 

@@ -54,22 +54,22 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return -(-size // batch_size)
 
 
-def permutation(length: int, *, seed: int, epoch: int, window: int) -> Int[np.ndarray, "n"]:
-    """The order of the `length` examples of one window (the `window`-th of the split)."""
-    return np.random.default_rng([seed, epoch, window]).permutation(length)
+def permutation(length: int, *, seed: int, epoch: int, number: int) -> Int[np.ndarray, "n"]:
+    """The order of the `length` examples of the window `number` of a split."""
+    return np.random.default_rng([seed, epoch, number]).permutation(length)
 
 
 def shuffled_rows(
     size: int, batch_size: int, *, seed: int, start: int, window: int
 ) -> Iterator[Rows]:
     """Positions of the examples of every batch from step `start` on, without end."""
-    epoch, skipped = divmod(start, steps_per_epoch(size, batch_size))
-    for epoch in itertools.count(epoch):
+    first_epoch, skipped = divmod(start, steps_per_epoch(size, batch_size))
+    for epoch in itertools.count(first_epoch):
+        windows = enumerate(range(0, size, window))
         order = np.concatenate(
             [
-                first
-                + permutation(min(window, size - first), seed=seed, epoch=epoch, window=number)
-                for number, first in enumerate(range(0, size, window))
+                i + permutation(min(window, size - i), seed=seed, epoch=epoch, number=n)
+                for n, i in windows
             ]
         )
         for first in range(skipped * batch_size, size, batch_size):

@@ -1,0 +1,117 @@
+"""Finished runs into `results/`: what each was and gave, and one table over seeds.
+
+python scripts/collect.py runs/seed0/* runs/seed1/* --output results/glas_short
+
+Copies every run's config, record and numbers (no weights, no images), and writes README.md with
+the mean and standard deviation over seeds beside the published figures.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import shutil
+import statistics
+
+from wsol_jax import published
+
+FILES = ("config.json", "record.json", "metrics.json")
+CHECKPOINTS = {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}
+HEADER = ("run", "map", "seeds", "PxAP B-LOC", "PxAP B-CL", "PxAP last", "accuracy B-LOC", "paper")
+
+
+def main() -> None:
+    """Copies the runs and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path)
+    parser.add_argument("--output", required=True, type=pathlib.Path)
+    options = parser.parse_args()
+    runs = [read(folder) for folder in options.runs]
+    for folder, run in zip(options.runs, runs, strict=True):
+        target = options.output / f"{run['name']}_seed{run['seed']}"
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(folder / name, target / name)
+    text = "\n".join([describe(runs), "", *table(runs), "", *floors(runs)]) + "\n"
+    (options.output / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def read(folder: pathlib.Path) -> dict:
+    """The numbers of a finished run, with its record; FileNotFoundError where it is none."""
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {missing}; expected a finished run of wsol_jax.main"
+        )
+    numbers, record = (
+        json.loads((folder / f).read_text()) for f in ("metrics.json", "record.json")
+    )
+    config = json.loads((folder / "config.json").read_text())
+    return {**numbers, "record": record, "config": config}
+
+
+def table(runs: list[dict]) -> list[str]:
+    """One row for every kind of map of every kind of run, mean and deviation over seeds."""
+    found = collections.defaultdict(list)
+    for run in runs:
+        for phase, results in run["phases"].items():
+            shared = phase == "baseline" and run["config"]["baseline"]["workdir"]
+            for name, checkpoints in results["maps"].items():
+                if not shared:
+                    found[run["name"], phase, name].append((checkpoints, run["config"]))
+    rows = [HEADER, ["---"] * len(HEADER)]
+    for (run, phase, name), entries in found.items():
+        checkpoints = [entry for entry, _ in entries]
+        pxap = [spread([c[k]["test"]["pxap"] for c in checkpoints]) for k in CHECKPOINTS]
+        accuracy = spread([c["b_loc"]["test"]["accuracy"] for c in checkpoints])
+        seeds, paper = str(len(entries)), official(entries[0][1], phase, name)
+        rows.append((run, f"{phase}: {name}", seeds, *pxap, accuracy, paper))
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def official(config: dict, phase: str, name: str) -> str:
+    """The paper's PxAP for a row, or nothing."""
+    pixelcam = name == "pixelcam"
+    if pixelcam:
+        name = config["baseline"]["cam"]
+    elif phase != "baseline" and config["baseline"]:
+        return ""  # a control, which the paper has not
+    backbone, data = config["backbone"]["name"], config["data"]["name"]
+    row = published.lookup(data=data, backbone=backbone, method=name, pixelcam=pixelcam)
+    return f"{row['pxap']:.1f}" if row else ""
+
+
+def floors(runs: list[dict]) -> list[str]:
+    """What maps score that have learnt nothing."""
+    names = {name: [run["floors"][name] for run in runs] for name in runs[0]["floors"]}
+    return [f"- {name.replace('_', ' ')}: {spread(values)}" for name, values in names.items()]
+
+
+def spread(values: list[float]) -> str:
+    """Mean and, of several, standard deviation."""
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def describe(runs: list[dict]) -> str:
+    """What the runs have in common, and what was reduced."""
+    record, total = runs[0]["record"], sum(run["record"]["seconds"] for run in runs)
+    commits = sorted({run["record"]["commit"] for run in runs})
+    notes = sorted({note for run in runs for note in run["record"]["notes"]})
+    return "\n".join(
+        [
+            f"# {runs[0]['data']['name']}, fold {runs[0]['data'].get('fold')}",
+            "",
+            f"Commit {', '.join(commits)}; {record['device']}, {record['processor']}; jax "
+            f"{record['versions']['jax']}; {total / 3600:.1f} hours in all; weights: "
+            f"{json.dumps(record['weights'])}.",
+            *[f"Reduced: {note}." for note in notes],
+            "PxAP and accuracy on the test split, in percent, mean and deviation over seeds. "
+            "B-LOC is chosen by the PxAP of six validation images, B-CL by validation accuracy.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Reading and resizing, against recorded outputs of OpenCV and against plain formulas."""
+
+import golden_cases
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsol_jax.data import pictures
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    return image, rng.integers(0, 4, (height, width), np.uint8)
+
+
+@pytest.mark.parametrize("case", golden_cases.cases("08_metrics"), ids=lambda c: c.name)
+def test_masks_as_the_released_code_resizes_them(case):
+    for i, expected in enumerate(case.arrays["masks_resized_224"]):
+        mask = case.arrays[f"in/mask{i}"]
+        image = np.zeros((*mask.shape, 3), np.uint8)
+        np.testing.assert_array_equal(pictures.resize((image, mask), 224)[1], expected)
+
+
+def test_same_size_changes_nothing_but_the_numbers():
+    image, mask = picture(16, 16)
+    resized = pictures.resize((image, mask), 16)
+    np.testing.assert_array_equal(resized[0], image)
+    np.testing.assert_array_equal(resized[1], mask > 0)
+
+
+def test_image_is_antialiased():
+    # Halving with a triangle filter of support 2: weights 1 3 3 1 over 8 inside the image.
+    ramp = np.zeros((8, 8, 3), np.uint8)
+    ramp[:, 4] = 240
+    middle = pictures.resize((ramp, ramp[..., 0]), 4)[0][2, :, 0]
+    np.testing.assert_allclose(middle, [0, 30, 90, 0], atol=1)
+
+
+def test_aspect_is_not_kept():
+    image, mask = pictures.resize(picture(20, 50), 8)
+    assert image.shape == (8, 8, 3)
+    assert mask.shape == (8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".png"])
+def test_reads_what_was_written(tmp_path, suffix):
+    image, mask = picture(9, 13)
+    files = tmp_path / f"a{suffix}", tmp_path / f"a_anno{suffix}"
+    Image.fromarray(image).save(files[0])
+    Image.fromarray(mask).save(files[1])
+    for got, expected in zip(pictures.read(*files), (image, mask), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert pictures.size(files[0]) == (13, 9)
+
+
+def test_palette_masks_hold_numbers(tmp_path):
+    image, mask = picture(9, 13)
+    palette = Image.fromarray(mask)
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    palette.save(tmp_path / "mask.png")
+    Image.fromarray(image).save(tmp_path / "image.png")
+    got = pictures.read(tmp_path / "image.png", tmp_path / "mask.png")[1]
+    np.testing.assert_array_equal(got, mask)
+
+
+def test_colour_mask_is_refused(tmp_path):
+    Image.fromarray(picture(9, 13)[0]).save(tmp_path / "image.png")
+    with pytest.raises(ValueError, match=r"image\.png has colour mode RGB; expected one 8-bit"):
+        pictures.read(tmp_path / "image.png", tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".png"])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.3, 0.7, 0.99])
+def test_truncated_picture_is_named(tmp_path, suffix, share):
+    file = tmp_path / f"cut{suffix}"
+    Image.fromarray(picture(60, 70)[0]).save(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=rf"cannot decode .*cut\{suffix}.*expected a whole"):
+        pictures.read(file, file)

@@ -1,0 +1,213 @@
+"""Both input sources: equal batches, exact resuming, shares of hosts, faults said once."""
+
+import itertools
+import subprocess
+import sys
+
+import glas_folder
+import numpy as np
+import pytest
+
+from wsol_jax.data import glas, pictures, sources, splits, synthetic_glands
+
+SIZE = 16
+SHAPES = {
+    "image": (np.uint8, (SIZE, SIZE, 3)),
+    "mask": (np.uint8, (SIZE, SIZE)),
+    "label": (np.int32, ()),
+    "index": (np.int32, ()),
+    "valid": (np.bool_, ()),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return glas_folder.write(tmp_path_factory.mktemp("glas"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="module")
+def memory(folder):
+    return sources.open_split("glas", "train", image_size=SIZE, folder=folder, window=40)
+
+
+@pytest.fixture(scope="module", params=["kept", "streamed"])
+def tfds(request, folder, data_dir):
+    from wsol_jax.data import pipeline
+
+    options = {"folder": folder, "data_dir": data_dir, "window": 40}
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "streamed":
+            patch.setattr(pipeline, "MEMORY", 0)
+        return sources.open_split("glas", "train", image_size=SIZE, source="tfds", **options)
+
+
+def assert_equal(batch, other):
+    assert batch.keys() == other.keys() == SHAPES.keys()
+    for name, (dtype, shape) in SHAPES.items():
+        for array in (batch[name], other[name]):
+            assert array.dtype == dtype
+            assert array.shape[1:] == shape
+        np.testing.assert_array_equal(batch[name], other[name])
+
+
+def take(split, steps, *, batch_size=32, **options):
+    return list(itertools.islice(split.shuffled(batch_size, seed=5, **options), steps))
+
+
+def test_sources_list_the_same(memory, tfds):
+    assert memory.size == tfds.size == 67
+    assert memory.names == tfds.names == tuple(name for name, _ in glas.published("train"))
+    np.testing.assert_array_equal(memory.labels, tfds.labels)
+
+
+@pytest.mark.parametrize("start", [0, 2, 4])
+@pytest.mark.parametrize("hosts", [(0, 1), (1, 2)])
+def test_sources_shuffle_alike(memory, tfds, start, hosts):
+    ours, theirs = (take(split, 5, start=start, hosts=hosts) for split in (memory, tfds))
+    for batch, other in zip(ours, theirs, strict=True):
+        assert_equal(batch, other)
+
+
+@pytest.mark.parametrize("hosts", [(0, 1), (1, 2)])
+def test_sources_order_alike(memory, tfds, hosts):
+    for batch, other in zip(
+        memory.ordered(20, hosts=hosts), tfds.ordered(20, hosts=hosts), strict=True
+    ):
+        assert_equal(batch, other)
+
+
+def test_resuming_goes_on_exactly(memory, tfds):
+    for split in (memory, tfds):
+        for batch, other in zip(take(split, 7)[4:], take(split, 3, start=4), strict=True):
+            assert_equal(batch, other)
+
+
+def test_hosts_together_have_the_batch(memory):
+    whole = take(memory, 4)
+    shares = [take(memory, 4, hosts=(host, 4)) for host in range(4)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert_equal({k: np.concatenate([p[k] for p in parts]) for k in batch}, batch)
+
+
+def test_ordered_gives_every_example_once(memory, folder):
+    batches = list(memory.ordered(20))
+    rows = {k: np.concatenate([batch[k] for batch in batches]) for k in SHAPES}
+    np.testing.assert_array_equal(rows["valid"], np.arange(80) < 67)
+    np.testing.assert_array_equal(rows["index"][:67], np.arange(67))
+    assert not any(np.any(rows[k][67:]) for k in SHAPES)
+    for i, example in enumerate(glas.examples("train", folder=folder)):
+        image, mask = pictures.resize(example.read(), SIZE)
+        np.testing.assert_array_equal(rows["image"][i], image)
+        np.testing.assert_array_equal(rows["mask"][i], mask)
+        assert rows["label"][i] == example.label == memory.labels[i]
+
+
+def test_index_and_name_go_with_the_picture(memory):
+    expected = {k: np.concatenate([b[k] for b in memory.ordered(67)]) for k in SHAPES}
+    for batch in take(memory, 3):
+        assert_equal(batch, {k: v[batch["index"]] for k, v in expected.items()})
+
+
+def test_synthetic_glands_through_tfds(data_dir, monkeypatch):
+    monkeypatch.setattr(synthetic_glands, "SPLITS", {"train": 2, "valcl": 4, "valpx": 2, "test": 2})
+    options = {"image_size": SIZE}
+    memory = sources.open_split("synthetic_glands", "valcl", **options)
+    tfds = sources.open_split(
+        "synthetic_glands", "valcl", source="tfds", data_dir=data_dir, **options
+    )
+    assert memory.names == tfds.names
+    for batch, other in zip(memory.ordered(3), tfds.ordered(3), strict=True):
+        assert_equal(batch, other)
+
+
+def test_prepared_data_need_no_folder(tfds, data_dir, tmp_path):
+    again = sources.open_split(
+        "glas", "valcl", image_size=8, source="tfds", folder=tmp_path / "gone", data_dir=data_dir
+    )
+    assert again.size == 18
+
+
+def test_tfds_says_what_is_wrong_with_the_files(tmp_path, data_dir):
+    broken = glas_folder.write(tmp_path)
+    (broken / "testB_3_anno.bmp").unlink()
+    with pytest.raises(FileNotFoundError, match=r"testB_3_anno\.bmp \(or \.png\) is missing"):
+        sources.open_split(
+            "glas", "train", image_size=8, source="tfds", fold=3, folder=broken, data_dir=data_dir
+        )
+
+
+def test_tfds_names_a_truncated_image(tmp_path, data_dir):
+    broken = glas_folder.write(tmp_path)
+    file = broken / "testB_3.bmp"
+    file.write_bytes(file.read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"cannot decode .*testB_3\.bmp"):
+        sources.open_split(
+            "glas", "train", image_size=8, source="tfds", fold=3, folder=broken, data_dir=data_dir
+        )
+
+
+def test_absent_folder_means_download(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(glas, "ARCHIVE", (tmp_path / "no.zip").as_uri())
+    with pytest.raises(ConnectionError, match=r"cannot fetch GlaS.*no\.zip.*name the folder"):
+        sources.open_split(
+            "glas", "train", image_size=8, source="tfds", fold=4, folder=tmp_path / "gone",
+            data_dir=data_dir,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "source", "message"),
+    [
+        (
+            "glass",
+            "train",
+            "memory",
+            r"unknown data set 'glass'; have \['glas', 'synthetic_glands'\]",
+        ),
+        (
+            "glas",
+            "val",
+            "memory",
+            r"unknown split 'val'; have \['train', 'valcl', 'valpx', 'test'\]",
+        ),
+        ("glas", "train", "disk", r"unknown source 'disk'; have \['memory', 'tfds'\]"),
+    ],
+)
+def test_unknown_names(name, split, source, message):
+    with pytest.raises(ValueError, match=message):
+        sources.open_split(name, split, image_size=8, source=source)
+
+
+@pytest.mark.parametrize("source", sources.SOURCES)
+def test_unknown_fold(source):
+    with pytest.raises(ValueError, match=r"unknown fold 9; have \[0, 1, 2, 3, 4\]"):
+        sources.open_split("glas", "train", image_size=8, source=source, fold=9)
+
+
+def test_misspelt_option():
+    with pytest.raises(TypeError, match="flod"):
+        sources.open_split("glas", "train", image_size=8, flod=1)
+
+
+def test_memory_works_without_tensorflow(folder):
+    script = f"""
+import sys
+sys.modules.update(tensorflow=None, tensorflow_datasets=None)  # importing them fails
+from wsol_jax.data import sources
+split = sources.open_split("glas", "valpx", image_size=8, folder={str(folder)!r})
+assert next(split.shuffled(4, seed=0))["image"].shape == (4, 8, 8, 3)
+try:
+    sources.open_split("glas", "valpx", image_size=8, source="tfds")
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "source 'tfds' needs tensorflow-datasets" in done.stdout
+    assert splits.WINDOW > 0

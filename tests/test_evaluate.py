@@ -1,0 +1,85 @@
+"""Evaluation counts every image once, whatever the batches; pseudo-labels are its maps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from wsol_jax import augment, evaluate, metrics, ops, pseudo_labels
+
+DATA = small.small_data()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A method, and variables that are not the initial ones of a head that knows nothing."""
+    built = small.small_method("classifier", dropout=0.0)
+    return built, built.model.init(jax.random.key(3), jnp.zeros((1, small.SIZE, small.SIZE, 3)))
+
+
+def test_batches_and_padding_change_nothing(trained):
+    built, variables = trained
+    scores = [
+        evaluate.Evaluator(built, size).scores(variables, DATA.test) for size in (1, 2, 5, 64)
+    ]
+    for other in scores[1:]:
+        assert other.accuracy.compute() == scores[0].accuracy.compute()
+        for name, pxap in other.pxap.items():
+            assert pxap.compute() == pytest.approx(scores[0].pxap[name].compute(), abs=1e-3)
+            assert pxap.pixels == DATA.test.size * small.SIZE**2
+
+
+def test_scores_are_those_of_the_maps(trained):
+    """The same numbers from the maps, one by one, in NumPy."""
+    built, variables = trained
+    evaluator = evaluate.Evaluator(built, 4)
+    scores = evaluator.scores(variables, DATA.test)
+    batch = next(DATA.test.ordered(DATA.test.size))
+    image = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
+    logits, maps = built.localize(variables, image, jnp.asarray(batch["label"]))
+    correct = np.argmax(logits, -1) == batch["label"]
+    assert scores.accuracy.compute() == 100 * np.mean(correct)
+    for name, low in maps.items():
+        full = np.clip(ops.resize_maps(low, (small.SIZE, small.SIZE)), 0, 1)
+        truth = batch["mask"] == 1
+        counts = np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
+        expected = metrics.average_precision(counts)
+        assert scores.pxap[name].compute() == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_summary_has_both_thresholds(trained):
+    built, variables = trained
+    scores = evaluate.Evaluator(built, 4).scores(variables, DATA.test)
+    summary = evaluate.summarize(scores, "layer_cam", 0.25)
+    assert summary["at_validation_threshold"]["threshold"] == 0.25
+    best, chosen = summary["at_best_test_threshold"], summary["at_validation_threshold"]
+    assert best["miou"] >= chosen["miou"]
+    for rates in (best, chosen):
+        assert rates["tp"] + rates["fn"] == pytest.approx(100)
+    recall = summary["curve"]["recall"]
+    assert recall == sorted(recall)
+    assert recall[-1] == 1
+
+
+def test_maps_at_size_stay_within_zero_and_one():
+    low = jnp.ones((1, 3, 3)).at[0, 1, 1].set(0)
+    full = evaluate.to_size(low, (224, 224))
+    assert float(full.max()) == 1
+    assert float(full.min()) >= 0
+
+
+def test_pseudo_labels_are_true_class_maps_in_the_order_of_the_split(trained, tmp_path):
+    built, variables = trained
+    maps = pseudo_labels.cams(evaluate.Evaluator(built, 3), variables, DATA.seen, "grad_cam")
+    assert maps.shape == (DATA.seen.size, small.SIZE // 8, small.SIZE // 8)
+    assert maps.dtype == np.float16
+    batch = next(DATA.seen.ordered(DATA.seen.size))
+    image = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
+    _, expected = built.localize(variables, image, jnp.asarray(batch["label"]))
+    np.testing.assert_allclose(maps, expected["grad_cam"], atol=2e-3)
+    origin = {"map": "grad_cam", "step": 3}
+    pseudo_labels.save(tmp_path / "cams.npz", maps, origin)
+    np.testing.assert_array_equal(pseudo_labels.load(tmp_path / "cams.npz", origin), maps)
+    assert pseudo_labels.load(tmp_path / "cams.npz", {**origin, "step": 4}) is None
+    assert pseudo_labels.load(tmp_path / "absent.npz", origin) is None

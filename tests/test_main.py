@@ -1,0 +1,91 @@
+"""The command line: what it starts, and what it says to a wrong call."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from wsol_jax import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = ["--config.epochs=1", "--config.baseline.epochs=1"]
+
+
+@flagsaver.flagsaver
+def call(*arguments):
+    """Runs the command in this process."""
+    command = ["wsol_jax.main", *arguments]
+    with mock.patch.object(sys, "argv", command):  # where config flags look for overrides
+        main.main(flags.FLAGS(command))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The quickstart cut to one epoch a phase, where there is neither TensorFlow nor clu."""
+    folder = tmp_path_factory.mktemp("main") / "run"
+    hidden = ["tensorflow", "tensorflow_datasets", "clu", "tensorboard"]
+    program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy; "
+    program += "runpy.run_module('wsol_jax.main', run_name='__main__', alter_sys=True)"
+    arguments = ["--config=configs/quickstart.py", f"--workdir={folder}", *SHORT]
+    command = [sys.executable, "-c", program, *arguments]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True)
+    return folder
+
+
+def test_trains_evaluates_and_reports_without_tensorflow(trained):
+    present = {path.name for path in trained.iterdir()}
+    assert present >= {
+        *("config.json", "record.json", "metrics.json", "report.html", "gallery.npz", "cams.npz"),
+        *("baseline", "pixelcam"),
+    }
+
+
+def test_a_run_knows_its_config(trained, tmp_path):
+    before = json.loads((trained / "metrics.json").read_text())
+    call("--mode=evaluate", f"--workdir={trained}")
+    assert json.loads((trained / "metrics.json").read_text()) == before
+    (trained / "report.html").unlink()
+    call("--mode=report", f"--workdir={trained}")
+    assert (trained / "report.html").is_file()
+    with np.load(trained / "gallery.npz") as gallery:
+        Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
+    call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
+    assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "pass --config=configs/NAME.py, or --workdir=FOLDER"),
+        (["--workdir=/nonexistent"], "/nonexistent is not a run"),
+        (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
+        (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
+        (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
+        (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),
+        (
+            ["--config=configs/pixelcam_glas.py", "--config.data.folder=/nonexistent"],
+            "/nonexistent",
+        ),
+        (["--config=configs/pixelcam_glas.py", "--config.data.fold=9"], "fold 9"),
+        (["--config=configs/quickstart.py", "--config.parallel=dask"], "['jit', 'pmap']"),
+        (["--config=configs/quickstart.py", "--config.method.name=pixlcam"], "'pixlcam'; have"),
+        (["--config=configs/quickstart.py", "--config.backbone.name=alexnet"], "'alexnet'; have"),
+        (["--config=configs/quickstart.py", "--config.weights.source=no.npz"], "no weights at"),
+    ],
+)
+def test_wrong_calls_are_told(arguments, message, tmp_path):
+    workdir = (
+        [] if not arguments or "--workdir=/nonexistent" in arguments else [f"--workdir={tmp_path}"]
+    )
+    with pytest.raises((app.UsageError, flags.Error, ValueError, OSError, AttributeError)) as error:
+        call(*arguments, *workdir)
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == []
