@@ -50,7 +50,7 @@ def renamed(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         hidden = HIDDEN.match(name)
         if hidden:
             kind = "hidden" if hidden[2] == "0" else "norm"
-            name = f"pixel_head.{kind}_{stages.index(hidden[1])}.{name[hidden.end() :]}"
+            name = f"pixel_head.{kind}.{stages.index(hidden[1])}.{name[hidden.end() :]}"
         is_1x1 = value.ndim == 4 and not name.startswith("encoder.")
         result[name] = value[:, :, 0, 0] if is_1x1 else value
     return result

@@ -18,13 +18,13 @@ Range = tuple[float, float]
 
 
 def noise(rng: np.random.Generator, cell: float) -> Field:
-    """Smooth noise of mean 0 and deviation about 1, its bumps `cell` pixels apart."""
-    count = int(SIZE / cell) + 3
-    side = int(count * cell)
+    """Smooth noise of mean 0 and deviation about 1.3, its bumps `cell` pixels apart."""
+    span = SIZE / cell
+    count = int(span) + 4
     coarse = Image.fromarray(rng.standard_normal((count, count), np.float32))
-    field = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
-    row, column = rng.integers(0, side - SIZE + 1, 2)
-    return 1.6 * field[row : row + SIZE, column : column + SIZE]
+    left, top = rng.uniform(1, count - 1 - span, 2)
+    box = (left, top, left + span, top + span)
+    return 1.6 * np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box))
 
 
 def scatter(
@@ -97,10 +97,10 @@ def stained(
     violet, salmon = np.array([-0.04, 0.06, 0.0]), np.array([0.05, 0.0, 0.12])
     blue = (HAEMATOXYLIN + violet + rng.normal(0, 0.04, 3)) * rng.uniform(0.25, 0.37)
     red = (EOSIN + rng.uniform(0, 2) * salmon + rng.normal(0, 0.03, 3)) * rng.uniform(0.25, 0.4)
-    density = haematoxylin[..., None] / haematoxylin.mean() * blue
-    density = density + eosin[..., None] / eosin.mean() * red
+    density = np.stack([haematoxylin / haematoxylin.mean(), eosin / eosin.mean()], -1)
+    light = np.exp(-(density @ np.stack([blue, red])).astype(np.float32))
     lamp = rng.uniform(238, 252) * (1 + 0.04 * noise(rng, 150))
-    image = lamp[..., None] * np.exp(-density) + 2.5 * rng.standard_normal(density.shape)
+    image = lamp[..., None] * light + 2.5 * rng.standard_normal(light.shape, np.float32)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

@@ -97,5 +97,5 @@ def _minority(rng: np.random.Generator, number: UInt8[np.ndarray, "s s"]) -> Boo
     area[0] = 0
     order = rng.permutation(np.flatnonzero(area))
     share = np.cumsum(area[order]) / area.sum()
-    wanted = np.argmin(np.abs(share - rng.uniform(0.05, 0.28)))
+    wanted = np.argmin(np.abs(share - rng.uniform(0.15, 0.35)))
     return np.isin(np.arange(256), order[: wanted + 1])
