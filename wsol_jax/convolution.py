@@ -8,7 +8,6 @@ still runs everywhere. First derivatives only.
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -57,7 +56,9 @@ def max_pool(
     x: Float[Array, "b h w c"], *, window: int, stride: int, padding: int
 ) -> Float[Array, "b i j c"]:
     """Maximum over square windows; the padding never wins."""
-    return nn.max_pool(x, (window, window), (stride, stride), [(padding, padding)] * 2)
+    borders = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, borders)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

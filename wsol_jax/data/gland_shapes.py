@@ -92,10 +92,10 @@ def _outline(
 
 
 def _minority(rng: np.random.Generator, number: UInt8[np.ndarray, "s s"]) -> Bool[np.ndarray, "n"]:
-    """Random glands, by number, that together make about a quarter of the gland area."""
+    """Random glands, by number, that together make up to about a quarter of the gland area."""
     area = np.bincount(number.ravel(), minlength=256)
     area[0] = 0
     order = rng.permutation(np.flatnonzero(area))
     share = np.cumsum(area[order]) / area.sum()
-    wanted = np.argmin(np.abs(share - rng.uniform(0.15, 0.35)))
+    wanted = np.argmin(np.abs(share - rng.uniform(0.05, 0.28)))
     return np.isin(np.arange(256), order[: wanted + 1])
