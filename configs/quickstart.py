@@ -12,16 +12,13 @@ def get_config():
     config = common.base("quickstart")
     config.data = ConfigDict({"name": "synthetic_glands", "source": "memory"})
     config.resize, config.image_size = 128, 112
-    config.backbone = ConfigDict({"name": "resnet18", "width": 16})
+    config.backbone = ConfigDict({"name": "resnet18", "blocks": (1, 1, 1, 1), "width": 16})
     config.weights.source = ""
     config.method = common.pixelcam()
-    config.optimizer = ConfigDict(
-        {
-            "learning_rate": 1e-2,
-            "decay_epochs": (8, 11),
-            "fast": ("encoder/layer4", "head", "pixel_head"),
-            "fast_ratio": 1.0,
-        }
-    )
-    config.epochs, config.batch_size = 12, 16
-    return common.with_baseline(config, "layer_cam")
+    config.method.dropout = 0.0
+    config.optimizer = ConfigDict({"learning_rate": 0.02, "decay_epochs": (20, 26)})
+    config.epochs, config.batch_size = 30, 8
+    common.with_baseline(config, "layer_cam")
+    config.optimizer.learning_rate = 0.04
+    config.optimizer.decay_epochs, config.epochs = (12, 16), 18
+    return config
