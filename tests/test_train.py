@@ -82,7 +82,7 @@ def test_selection_takes_the_latest_of_the_best(finished):
 def test_the_second_phase_begins_with_the_baselines_best_classifier(finished):
     folder, _ = finished
     config = small.two_phases()
-    best = selection.load(folder / "baseline")
+    best = selection.Best(folder / "baseline")
     step = best.step("b_cl", "layer_cam")
     built = experiment.build(config, config.baseline.method)
     donor = best.variables(step, experiment.initialize(config, built))
@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config.optimizer.learning_rate = 1e30
     with pytest.raises(FloatingPointError, match=r"at step \d+ .*last good checkpoint is step 0"):
         train.run(config, tmp_path / "run")
-    assert selection.load(tmp_path / "run" / "classifier").step("last", "") == 0
+    assert selection.Best(tmp_path / "run" / "classifier").step("last", "") == 0
 
 
 def test_the_baseline_of_another_run_can_be_used(finished, tmp_path):

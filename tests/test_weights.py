@@ -118,14 +118,14 @@ def test_recalibration_leaves_the_function_alone(variables, folded):
     assert weights.is_folded(folded)
     tensors_like = jax.tree.map(lambda x: x + 0.1, variables)
     assert not weights.is_folded(tensors_like)
-    renewed = weights.recalibrate(SMALL, folded, [IMAGES[:3], IMAGES[3:]])
+    renewed = weights.recalibrate(SMALL, folded, [IMAGES[:4], IMAGES[4:]])
     before, after = (jax.jit(SMALL.apply)(v, IMAGES)[-1] for v in (folded, renewed))
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3 * float(jnp.abs(before).max()))
     assert not weights.is_folded(renewed)
 
 
 def test_after_recalibration_training_starts_level(folded):
-    renewed = weights.recalibrate(SMALL, folded, [IMAGES])
+    renewed = weights.recalibrate(SMALL, folded, [IMAGES[:4], IMAGES[4:]])
     evaluated = SMALL.apply(renewed, IMAGES)[-1]
     trained, _ = SMALL.apply(renewed, IMAGES, True, mutable=["batch_stats"])
     np.testing.assert_allclose(

@@ -1,9 +1,9 @@
 """Convolution and pooling of NHWC arrays, with 1x1 convolutions as matrix products on CPUs.
 
 There XLA computes the weight gradient of a 1x1 convolution as a convolution with an h x w kernel,
-four to five times slower than the product it is; no other gradient comes near that. GPU and TPU
-keep XLA's convolution: the choice falls when a program is lowered, so one exported step runs
-everywhere. Pass it on as `flax.linen.Conv(conv_general_dilated=...)`.
+two to five times slower than the product it is. GPU and TPU keep XLA's convolution: the choice
+falls when a program is lowered, so one exported step runs everywhere. Pass it on as
+`flax.linen.Conv(conv_general_dilated=...)`.
 """
 
 import functools
@@ -59,7 +59,7 @@ def conv_general_dilated(
 def max_pool(
     x: Float[Array, "b h w c"], *, window: int, stride: int, padding: int
 ) -> Float[Array, "b i j c"]:
-    """Maximum over square windows; the padding never wins, and of equals the first has the gradient."""
+    """Maximum over square windows; padding never wins, and the first of equals has the gradient."""
     sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, border)

@@ -13,6 +13,7 @@ from wsol_jax.backbones import resnet, weights
 from wsol_jax.data import sources, splits
 
 BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
+RECALIBRATION_BATCH = 16
 
 
 class Data(NamedTuple):
@@ -80,8 +81,8 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
     facts = {"source": pathlib.PurePath(source).name, "folded": folded, **options}
     if folded and recalibrate:
         logging.info("folded BatchNorm: taking its statistics from the training images")
-        batches = data.seen.ordered(_divisor(data.seen.size))
-        images = (augment.eval_view(batch)["image"] for batch in batches)
+        batches = data.seen.ordered(RECALIBRATION_BATCH)
+        images = (augment.eval_view(b)["image"][: b["valid"].sum()] for b in batches)
         encoder = weights.recalibrate(built.model.encoder, encoder, images)
         facts["recalibrated"] = "one pass over the training images"
     return jax.device_get({k: {"encoder": v} for k, v in encoder.items()}), facts
@@ -126,8 +127,3 @@ def _differences(old, new, prefix=""):
 
 def _common(modules, donor):
     return {name: value for name, value in donor.items() if name in modules}
-
-
-def _divisor(size, most=16):
-    """The largest batch size up to `most` that leaves no padded rows."""
-    return max(n for n in range(1, most + 1) if size % n == 0)

@@ -38,7 +38,7 @@ def run(
     paths = _listed(images)
     method = experiment.build(config, config.method)
     like = experiment.initialize(config, method)
-    best = selection.load(workdir / config.method.name)
+    best = selection.Best(workdir / config.method.name)
     name = best.maps()[0]
     step = best.step(checkpoint, name)
     variables = best.variables(step, like)

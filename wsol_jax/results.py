@@ -70,7 +70,7 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
 
 def _phase_results(config, data, phase, pictures):
     """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the `pictures`."""
-    best = selection.load(phase.folder)
+    best = selection.Best(phase.folder)
     evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
     names = best.maps()
     wanted = {(c, n): best.step(c, n) for n in names for c in selection.CRITERIA}

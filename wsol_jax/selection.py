@@ -106,22 +106,21 @@ class Validation:
 
 
 class Best:
-    """The checkpoints a finished phase keeps."""
+    """The checkpoints that the phase in `folder` keeps; FileNotFoundError where it has none."""
 
     def __init__(self, folder: pathlib.Path):
-        self._checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
-        newest = self._checkpoints.latest()
-        if newest is None:
+        if not (folder / "checkpoints").is_dir():
             raise FileNotFoundError(
                 f"no checkpoints under {folder}; expected a trained phase, which "
                 "python -m wsol_jax.main --config=... --workdir=... makes"
             )
-        self.memory = Memory(**self._checkpoints.memory(newest))
-        self._newest = newest
+        self._checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
+        self._newest = self._checkpoints.latest()
+        self._memory = Memory(**self._checkpoints.memory(self._newest))
 
     def maps(self) -> list[str]:
         """Names of the maps the phase makes."""
-        return [k.removeprefix("b_loc/") for k in self.memory.best if k.startswith("b_loc/")]
+        return [k.removeprefix("b_loc/") for k in self._memory.best if k.startswith("b_loc/")]
 
     def step(self, criterion: str, name: str) -> int:
         """Training step of "last", "b_cl" or "b_loc", the latter by the map called `name`."""
@@ -130,22 +129,17 @@ class Best:
         if criterion == "last":
             return self._newest
         key = f"b_loc/{name}" if criterion == "b_loc" else criterion
-        if key not in self.memory.best:
+        if key not in self._memory.best:
             raise ValueError(f"no map {name!r} was validated in this phase; have {self.maps()}")
-        return self.memory.best[key]["step"]
+        return self._memory.best[key]["step"]
 
     def epoch(self, step: int) -> int:
-        """Epoch that ended with `step`."""
-        return next(row["epoch"] for row in self.memory.history if row["step"] == step)
+        """The last epoch that had ended at `step`."""
+        return max(row["epoch"] for row in self._memory.history if row["step"] <= step)
 
     def variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         """The model's variables at `step`, in the structure of `like`."""
         return self._checkpoints.restore_variables(step, like)
-
-
-def load(folder: pathlib.Path) -> Best:
-    """The kept checkpoints of a phase; FileNotFoundError where it has none."""
-    return Best(folder)
 
 
 def _update(best, values, row):

@@ -227,7 +227,7 @@ def _baseline_folder(config, workdir):
 
 def _second_phase(config, workdir, data, engine, baseline):
     """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
-    best = selection.load(baseline.folder)
+    best = selection.Best(baseline.folder)
     name, section = config.baseline.cam, config.baseline
     step = best.step(section.cam_checkpoint, name)
     origin = {"map": name, "step": step, "phase": str(baseline.folder), "images": data.seen.size}

@@ -106,10 +106,11 @@ def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) 
         _, updates = model.apply(variables, image, mutable=["calibration"])
         return updates["calibration"]
 
-    collected = [jax.device_get(moments(image)) for image in batches]
-    average = jax.tree.map(
-        lambda *values: np.mean(np.stack(values).astype(np.float64), 0), *collected
-    )
+    sizes, collected = [], []
+    for image in batches:
+        sizes.append(len(image))
+        collected.append(jax.device_get(moments(image)))
+    average = jax.tree.map(lambda *values: np.average(np.float64(values), 0, sizes), *collected)
     params = flax.traverse_util.flatten_dict(dict(variables["params"]))
     stats = flax.traverse_util.flatten_dict(dict(variables["batch_stats"]))
     for (*path, _), (mean, square) in flax.traverse_util.flatten_dict(average).items():
