@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from wsol_jax import augment, evaluate, heads, logbook, method, metrics, optimizer, train
+from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics, optimizer, train
 from wsol_jax.backbones import resnet
 from wsol_jax.data import sources
 
@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--readout-batch", type=int, default=32, help="images of a read-out")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of each comparison")
     options = parser.parse_args()
+    if jax.default_backend() == "cpu":
+        cpu.keep_memory()
     rows = [*training(options), *readouts(options), *evaluation(options), *pipeline(options)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
     text = f"{describe(options)}\n\n{table}\n"
@@ -186,7 +188,10 @@ def centre(batch, size, name="image"):
 
 def stepper(built, start, batch, size):
     """A function that takes one training step and waits for it."""
-    step = jax.jit(train.make_step(built, transform(), size), donate_argnums=0)
+    options = cpu.compiler_options()
+    step = jax.jit(
+        train.make_step(built, transform(), size), donate_argnums=0, compiler_options=options
+    )
     held = [jax.tree.map(jnp.copy, start)]
 
     def run():

@@ -17,7 +17,7 @@ LAYERS = [
     {"methods"},
     {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
-    {"batch_norm", "ops", "convolution"},
+    {"batch_norm", "cpu", "ops", "convolution"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "heads", "methods", "method", "metrics", "train"}

@@ -13,7 +13,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from wsol_jax import main
+from wsol_jax import cpu, main
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = ["--config.epochs=1", "--config.baseline.epochs=1"]
@@ -23,7 +23,10 @@ SHORT = ["--config.epochs=1", "--config.baseline.epochs=1"]
 def call(*arguments):
     """Runs the command in this process."""
     command = ["wsol_jax.main", *arguments]
-    with mock.patch.object(sys, "argv", command):  # where config flags look for overrides
+    with (
+        mock.patch.object(sys, "argv", command),  # where config flags look for overrides
+        mock.patch.object(cpu, "keep_memory"),  # which would outlive the test
+    ):
         main.main(flags.FLAGS(command))
 
 

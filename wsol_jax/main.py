@@ -15,6 +15,8 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from wsol_jax import cpu
+
 MODES = ("train", "evaluate", "predict", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
@@ -72,7 +74,9 @@ def _set_up():
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
         cache = pathlib.Path.home() / ".cache" / "wsol_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    if jax.default_backend() != "cpu" and importlib.util.find_spec("tensorflow"):
+    if jax.default_backend() == "cpu":
+        cpu.keep_memory()
+    elif importlib.util.find_spec("tensorflow"):
         import tensorflow
 
         tensorflow.config.set_visible_devices([], "GPU")

@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
+from wsol_jax import cpu
+
 AXIS = "data"
 
 
@@ -48,7 +50,12 @@ def engine(name: str, devices: list[jax.Device] | None = None) -> Engine:
 def compile_evaluation(function: Callable) -> Callable:
     """(variables, batch) -> result on every device, for batches that the engine `jit` feeds."""
     rows, everywhere = _shardings(jax.devices())
-    return jax.jit(function, in_shardings=(everywhere, rows), out_shardings=everywhere)
+    return jax.jit(
+        function,
+        in_shardings=(everywhere, rows),
+        out_shardings=everywhere,
+        compiler_options=cpu.compiler_options(),
+    )
 
 
 def image_keys(key: Key[Array, ""], size: int, axis: str | None) -> Key[Array, "b"]:
@@ -85,6 +92,7 @@ def _jit(devices):
             in_shardings=(everywhere, rows, everywhere),
             out_shardings=everywhere,
             donate_argnums=0,
+            compiler_options=cpu.compiler_options(),
         ),
         place=lambda state: jax.device_put(state, everywhere),
         feed=feed,

@@ -1,0 +1,47 @@
+"""CPU settings change no result, and stand back where they are not known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import batch, begin, small_method, transform
+
+from wsol_jax import cpu, train
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    cpu.compiler_options.cache_clear()
+    yield
+    cpu.compiler_options.cache_clear()
+
+
+def test_options_leave_a_step_as_it_is():
+    step, at = (
+        train.make_step(small_method("pixelcam"), transform(), 32),
+        begin(small_method("pixelcam")),
+    )
+    arguments = (at, jax.tree.map(jnp.asarray, batch(0)), jax.random.key(0))
+    plain, fast = (
+        jax.jit(step, compiler_options=o)(*arguments) for o in ({}, cpu.compiler_options())
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        plain[0].params,
+        fast[0].params,
+    )
+
+
+def test_an_unknown_option_is_left_out(monkeypatch):
+    monkeypatch.setattr(cpu, "_YNN", "xla_cpu_no_such_option")
+    assert cpu.compiler_options() == {}
+
+
+def test_accelerators_get_none(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cpu.compiler_options() == {}
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
+    assert cpu.keep_memory() is False
