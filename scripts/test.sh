@@ -4,4 +4,5 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh" dev
 ruff format --check .
 ruff check .
-python -m pytest -n "${WSOL_TEST_WORKERS:-2}" "$@"
+# A file stays on one worker: what its tests share is made once.
+python -m pytest -n "${WSOL_TEST_WORKERS:-2}" --dist loadfile "$@"
