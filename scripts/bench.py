@@ -91,7 +91,7 @@ def readouts(options):
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     for name, title in READOUTS.items():
         made, _ = build("classifier", options.size, readouts=(name,))
-        localize = jax.jit(made.localize)
+        localize = jax.jit(made.localize, compiler_options=cpu.compiler_options())
         ours = functools.partial(run_and_wait, localize, variables, image, label)
         if not has("torch") or not has("pytorch_grad_cam"):
             seconds = in_turns(options.rounds, ours=ours)
@@ -120,7 +120,7 @@ def evaluation(options):
     valid = jnp.ones(options.readout_batch, bool)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
-    localize = jax.jit(built.localize)
+    localize = jax.jit(built.localize, compiler_options=cpu.compiler_options())
     low = localize(variables, image, jnp.asarray(batch["label"]))[1]["layer_cam"]
 
     @jax.jit
