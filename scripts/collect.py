@@ -96,7 +96,9 @@ def spread(values: list[float]) -> str:
 
 def describe(runs: list[dict]) -> str:
     """What the runs have in common, and what was reduced."""
-    record, total = runs[0]["record"], sum(run["record"]["seconds"] for run in runs)
+    record = runs[0]["record"]
+    starts = [start for run in runs for start in (run["record"], *run["record"]["earlier"])]
+    total = sum(start.get("seconds", 0.0) for start in starts)
     commits = sorted({run["record"]["commit"] for run in runs})
     notes = sorted({note for run in runs for note in run["record"]["notes"]})
     return "\n".join(
