@@ -75,27 +75,31 @@ def training_step(batch, size):
 
 
 class readout:  # noqa: N801  (called like the functions beside it)
-    """The `grad-cam` package's map of every image for its label, as a function to be timed."""
+    """The `grad-cam` package's maps, as a function of images (b H W 3) and classes (b)."""
 
-    def __init__(self, title, variables, image, label):
+    def __init__(self, title, variables):
         package = import_grad_cam()
-        target = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+        self._target = importlib.import_module(
+            "pytorch_grad_cam.utils.model_targets"
+        ).ClassifierOutputTarget
         model = with_weights(variables)
         self._cam = getattr(package, title)(model=model, target_layers=[model.layer4])
-        self._image = torch.as_tensor(np.moveaxis(image, -1, 1).copy())
-        self._targets = [target.ClassifierOutputTarget(int(k)) for k in label]
 
-    def __call__(self):
-        return self._cam(input_tensor=self._image, targets=self._targets)
+    def __call__(self, image, label):
+        image = torch.as_tensor(np.moveaxis(image, -1, 1).copy())
+        return self._cam(input_tensor=image, targets=[self._target(int(k)) for k in label])
 
-    def low(self):
+    def low(self, image, label):
         """Min-max normalised maps before they are resized."""
-        self._cam(input_tensor=self._image, targets=self._targets)
-        activations = self._cam.activations_and_grads.activations[0].numpy()
-        gradients = self._cam.activations_and_grads.gradients[0].numpy()
-        layer = self._cam.target_layers[0]
+        self(image, label)
+        passed = self._cam.activations_and_grads
         maps = self._cam.get_cam_image(
-            self._image, layer, self._targets, activations, gradients, eigen_smooth=False
+            torch.as_tensor(np.moveaxis(image, -1, 1).copy()),
+            self._cam.target_layers[0],
+            [self._target(int(k)) for k in label],
+            passed.activations[0].numpy(),
+            passed.gradients[0].numpy(),
+            eigen_smooth=False,
         )
         maps = np.maximum(maps, 0)
         maps -= maps.min(axis=(1, 2), keepdims=True)

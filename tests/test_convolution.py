@@ -200,3 +200,26 @@ def test_max_pool_is_the_largest_and_its_gradient_the_first():
         gradient[b, 2 * i + first[0], 2 * j + first[1], c] += dy[b, i, j, c]
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(pull(dy)[0], gradient[:, 1:-1, 1:-1])
+
+
+def test_max_pool_passes_on_what_is_not_a_number():
+    x = np.zeros((1, 8, 8, 1), np.float32)
+    x[0, 3, 3] = np.nan
+    y = convolution.max_pool(jnp.asarray(x), window=3, stride=2, padding=1)
+    np.testing.assert_array_equal(np.isnan(y[0, ..., 0]), np.pad(np.ones((2, 2)), 1) == 1)
+
+
+def test_max_pool_takes_its_window_where_it_is_fast():
+    x = jnp.zeros((1, 8, 8, 2))
+
+    def step(x):
+        return jax.grad(lambda x: jnp.sum(convolution.max_pool(x, window=3, stride=2, padding=1)))(
+            x
+        )
+
+    texts = {
+        platform: jax.export.export(jax.jit(step), platforms=[platform])(x).mlir_module()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    scatters = {p: "stablehlo.select_and_scatter" in text for p, text in texts.items()}
+    assert scatters == {"cpu": False, "cuda": True, "tpu": True}

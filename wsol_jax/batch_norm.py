@@ -43,7 +43,10 @@ class BatchNorm(nn.Module):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
         mean = self._average(jnp.mean(wide, axes))
-        var = self._average(jnp.mean(jnp.square(wide - mean), axes))
+        # The variance is least at the mean, so its derivative by the mean, a sum over everything,
+        # is 0: do not compute it.
+        centre = jax.lax.stop_gradient(mean)
+        var = self._average(jnp.mean(jnp.square(wide - centre), axes))
         devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
         return mean, var, devices * (x.size // x.shape[-1])
 

@@ -1,12 +1,14 @@
-"""Convolution and pooling of NHWC arrays, with 1x1 convolutions as matrix products on CPUs.
+"""Convolution and pooling of NHWC arrays, in the forms that are fast on CPUs too.
 
 There XLA computes the weight gradient of a 1x1 convolution as a convolution with an h x w kernel,
-two to five times slower than the product it is. GPU and TPU keep XLA's convolution: the choice
-falls when a program is lowered, so one exported step runs everywhere. Pass it on as
+two to five times slower than the matrix product it is, and the gradient of a maximum through the
+index of every pixel. GPU and TPU keep XLA's operations: the choice falls when a program is lowered,
+so one exported step runs everywhere. Pass the convolution on as
 `flax.linen.Conv(conv_general_dilated=...)`.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +43,9 @@ def conv_general_dilated(
         if isinstance(padding, str):
             padding = lax.padtype_to_pads(lhs.shape[1:3], (1, 1), strides, padding)
         if all(tuple(pair) == (0, 0) for pair in padding):
-            return _pointwise(lhs, rhs, strides, precision)
+            given = {"strides": strides, "precision": precision}
+            forms = (functools.partial(form, **given) for form in (_product, _convolution))
+            return _by_platform(*forms, lhs, rhs)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -59,10 +63,16 @@ def conv_general_dilated(
 def max_pool(
     x: Float[Array, "b h w c"], *, window: int, stride: int, padding: int
 ) -> Float[Array, "b i j c"]:
-    """Maximum over square windows; padding never wins, and the first of equals has the gradient."""
-    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
-    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, border)
+    """Maximum over square windows; padding never wins, and the first of equals has the gradient.
+
+    Derivatives are first ones, in reverse mode.
+    """
+    options = {"window": window, "stride": stride, "padding": padding}
+    return _by_platform(
+        functools.partial(_shifted_maxima, **options),
+        functools.partial(_window_maxima, **options),
+        x,
+    )
 
 
 def _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers):
@@ -75,51 +85,61 @@ def _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers):
     return given == ours and all(dilation == 1 for dilation in dilations)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _pointwise(x, kernel, strides, precision):
-    """y[b,i,j] = x[b, i s, j s] w.
-
-    The rule below only keeps the choice of platform out of what is differentiated: `dx = dy w^T`
-    at the sampled pixels and `dw = sum_bij x[b, i s, j s]^T dy[b,i,j]` are those of `_product`.
-    """
-    product, convolution = _forms(strides, precision)
-    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_platform(on_cpu, elsewhere, *operands):
+    """One function in two forms. The rule keeps the choice out of what is differentiated."""
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
-def _pointwise_forward(x, kernel, strides, precision):
-    return _pointwise(x, kernel, strides, precision), (x, kernel)
+def _by_platform_forward(on_cpu, elsewhere, *operands):
+    return _by_platform(on_cpu, elsewhere, *operands), operands
 
 
-def _pointwise_backward(strides, precision, saved, dy):
-    product, convolution = (
-        lambda x, kernel, dy, form=form: jax.vjp(form, x, kernel)[1](dy)
-        for form in _forms(strides, precision)
-    )
-    return lax.platform_dependent(*saved, dy, cpu=product, default=convolution)
+def _by_platform_backward(on_cpu, elsewhere, operands, dy):
+    def pull(form):
+        return lambda dy, *operands: jax.vjp(form, *operands)[1](dy)
+
+    return lax.platform_dependent(dy, *operands, cpu=pull(on_cpu), default=pull(elsewhere))
 
 
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-
-
-def _forms(strides, precision):
-    """The two ways to compute one 1x1 convolution."""
-    return (
-        functools.partial(_product, strides=strides, precision=precision),
-        functools.partial(
-            lax.conv_general_dilated,
-            window_strides=strides,
-            padding="VALID",
-            dimension_numbers=LAYOUT,
-            precision=precision,
-        ),
-    )
+_by_platform.defvjp(_by_platform_forward, _by_platform_backward)
 
 
 def _product(x, kernel, *, strides, precision):
-    """The sampled pixels, as rows of one matrix, times the kernel.
+    """y[b,i,j] = x[b, i s, j s] w: the sampled pixels, as rows of one matrix, times the kernel.
 
     Two axes, since XLA copies a transposed operand of any product with more.
     """
     sampled = x[:, :: strides[0], :: strides[1]]
     rows = sampled.reshape(-1, x.shape[-1])
     return jnp.matmul(rows, kernel[0, 0], precision=precision).reshape(*sampled.shape[:3], -1)
+
+
+def _convolution(x, kernel, *, strides, precision):
+    """The same, as XLA's convolution."""
+    return lax.conv_general_dilated(
+        x, kernel, strides, "VALID", dimension_numbers=LAYOUT, precision=precision
+    )
+
+
+def _window_maxima(x, *, window, stride, padding):
+    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, border)
+
+
+def _shifted_maxima(x, *, window, stride, padding):
+    """The maximum of the image's shifted copies; a NaN wins, as it does in `lax.max`."""
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(x, border, constant_values=-jnp.inf)
+    rows, columns = ((n + 2 * padding - window) // stride * stride + 1 for n in x.shape[1:3])
+    first, *others = (
+        padded[:, u : u + rows : stride, v : v + columns : stride]
+        for u, v in itertools.product(range(window), repeat=2)
+    )
+    return functools.reduce(_larger, others, first)
+
+
+def _larger(best, other):
+    """The larger one, the first of equals."""
+    return jnp.where((other > best) | jnp.isnan(other), other, best)

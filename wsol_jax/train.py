@@ -121,10 +121,12 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
         state, memory = _begin(phase, transform, checkpoints, validation)
         done, key = int(state.step), jax.random.key(config.seed)
         state, saved = engine.place(state), time.monotonic()
-        batches = _batches(phase, config, data, start=done)
+        batches = map(engine.feed, _batches(phase, config, data, start=done))
+        batch = next(batches)
         progress = logbook.Progress(phase.name, done, last, phase.batch_size)
         while done < last:
-            state, losses = step(state, engine.feed(next(batches)), key)
+            state, losses = step(state, batch, key)
+            batch = next(batches)  # while the devices work on the one before
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
