@@ -7,7 +7,7 @@ import optax
 
 from wsol_jax import optimizer
 
-PARAMS = {"encoder": {"layer4_0": jnp.ones(2), "layer3_0": jnp.ones(2)}, "head": jnp.ones(2)}
+PARAMS = {"encoder": {"layer4.0": jnp.ones(2), "layer3.0": jnp.ones(2)}, "head": jnp.ones(2)}
 
 
 def test_decay_at_given_epochs():
@@ -31,7 +31,7 @@ def test_the_floor_holds_for_each_group():
     rates = []
     for _ in range(4):
         changes, state = transform.update(gradients, state, PARAMS)
-        rates.append([-float(changes["encoder"]["layer3_0"][0]), -float(changes["head"][0])])
+        rates.append([-float(changes["encoder"]["layer3.0"][0]), -float(changes["head"][0])])
     slow_fast = [[1e-3, 1e-2], [1e-4, 1e-3], [1e-4, 1e-4], [1e-4, 1e-4]]
     np.testing.assert_allclose(rates, slow_fast, rtol=1e-5)
 
@@ -47,5 +47,5 @@ def test_weight_decay_reaches_every_parameter():
 
 def test_groups_follow_the_paths():
     labels = optimizer.groups(PARAMS, ("encoder/layer4", "head"))
-    assert labels == {"encoder": {"layer4_0": "fast", "layer3_0": "slow"}, "head": "fast"}
+    assert labels == {"encoder": {"layer4.0": "fast", "layer3.0": "slow"}, "head": "fast"}
     assert set(jax.tree.leaves(optimizer.groups(PARAMS, ()))) == {"slow"}

@@ -43,11 +43,11 @@ def test_files_and_layouts(tmp_path, variables, tensors, suffix):
     else:
         safetensors.numpy.save_file(halves, path)
     filled = weights.assign(variables, weights.load(str(path)), extra=resnet.EXTRA_TENSORS)
-    kernel = filled["params"]["layer1_0"]["conv2"]["kernel"]
+    kernel = filled["params"]["layer1.0"]["conv2"]["kernel"]
     assert kernel.dtype == np.float32
     expected = halves["layer1.0.conv2.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(kernel, expected.astype(np.float32))
-    var = filled["batch_stats"]["layer4_0"]["downsample_1"]["var"]
+    var = filled["batch_stats"]["layer4.0"]["downsample.1"]["var"]
     np.testing.assert_array_equal(var, halves["layer4.0.downsample.1.running_var"])
 
 
@@ -77,8 +77,8 @@ def test_missing_is_allowed_by_name_only(variables, tensors):
     with pytest.raises(ValueError, match=r"missing \(2\)"):
         weights.assign(variables, without, extra=("fc.",), allow_missing=names[:1])
     filled = weights.assign(variables, without, extra=("fc.",), allow_missing=names)
-    kept = variables["params"]["layer4_0"]["conv1"]["kernel"]
-    np.testing.assert_array_equal(filled["params"]["layer4_0"]["conv1"]["kernel"], kept)
+    kept = variables["params"]["layer4.0"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(filled["params"]["layer4.0"]["conv1"]["kernel"], kept)
 
 
 def test_pickles_and_missing_files_are_refused_with_the_way_out(tmp_path):

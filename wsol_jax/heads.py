@@ -47,9 +47,9 @@ class PixelHead(nn.Module):
     ) -> Float[Array, "b h w 2"]:
         x, channels = features, features.shape[-1]
         for layer, divisor in enumerate(self.divisors):
-            x = self._convolution(x, channels // divisor, f"hidden_{layer}")
+            x = self._convolution(x, channels // divisor, f"hidden.{layer}")
             x = nn.relu(
-                batch_norm.BatchNorm(axis_name=self.axis_name, name=f"norm_{layer}")(x, train)
+                batch_norm.BatchNorm(axis_name=self.axis_name, name=f"norm.{layer}")(x, train)
             )
         if self.batch_norm:
             x = batch_norm.BatchNorm(axis_name=self.axis_name, name="norm")(x, train)

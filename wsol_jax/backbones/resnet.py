@@ -69,7 +69,7 @@ class ResNet(nn.Module):
                     stride_in=self.stride_in,
                     conv=conv,
                     norm=norm,
-                    name=f"layer{layer + 1}_{block}",
+                    name=f"layer{layer + 1}.{block}",
                 )(x, train)
             levels.append(x)
         return tuple(levels)
@@ -97,8 +97,8 @@ class Block(nn.Module):
             y = self._unit(nn.relu(y), 2, self.channels, kernel=3, stride=1, train=train)
         if x.shape != y.shape:
             strides = (self.stride, self.stride)
-            x = self.conv(y.shape[-1], (1, 1), strides, padding=0, name="downsample_0")(x)
-            x = self.norm(name="downsample_1")(x, train)
+            x = self.conv(y.shape[-1], (1, 1), strides, padding=0, name="downsample.0")(x)
+            x = self.norm(name="downsample.1")(x, train)
         return nn.relu(x + y)
 
     def _unit(self, x, number, channels, *, kernel, stride, train):

@@ -120,10 +120,10 @@ def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) 
 
 
 def torch_name(path: tuple[str, ...]) -> str:
-    """PyTorch's name of a leaf: (batch_stats, layer1_0, bn1, mean) -> layer1.0.bn1.running_mean."""
+    """PyTorch's name of a leaf: (batch_stats, layer1.0, bn1, mean) -> layer1.0.bn1.running_mean."""
     torch = {"mean": "running_mean", "var": "running_var", "kernel": "weight", "scale": "weight"}
     *modules, leaf = path[1:]
-    return ".".join([re.sub(r"_(\d+)$", r".\1", m) for m in modules] + [torch.get(leaf, leaf)])
+    return ".".join([*modules, torch.get(leaf, leaf)])
 
 
 def _refit(params, stats, path, mean, var, epsilon=1e-5):
@@ -137,16 +137,16 @@ def _refit(params, stats, path, mean, var, epsilon=1e-5):
 
 
 def _flax_path(name, value):
-    """layer1.0.bn1.running_mean -> (batch_stats, layer1_0, bn1, mean)."""
-    *modules, leaf = re.sub(r"\.(\d+)(?=\.)", r"_\1", name).split(".")
+    """layer1.0.bn1.running_mean -> (batch_stats, layer1.0, bn1, mean)."""
+    *modules, leaf = re.split(r"\.(?!\d+\.)", name)
     collection = "batch_stats" if leaf.startswith("running_") else "params"
     weight = "kernel" if np.ndim(value) > 1 else "scale"
     return (collection, *modules, _LEAVES.get(leaf, weight if leaf == "weight" else leaf))
 
 
 def _flax_layout(value):
-    """O I H W -> H W I O, O I -> I O."""
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    """O I H W -> H W I O, O I -> I O; anything else stays."""
+    return value.transpose({2: (1, 0), 4: (2, 3, 1, 0)}.get(value.ndim, range(value.ndim)))
 
 
 def _skip(name, skipped):
