@@ -4,9 +4,8 @@ python -m wsol_jax.main --config=configs/pixelcam_glas_short.py
 python -m wsol_jax.main --config=configs/pixelcam_glas_short.py:grad_cam_pp
 python -m wsol_jax.main --config=configs/pixelcam_glas_short.py:control
 
-Small batches, and a joint phase at five times the baseline's learning rate, are what short training
-needs on 67 images. `control` is the same second phase without the pixel classifier: what training
-on from the same weights gives by itself.
+Small batches are what short training needs on 67 images. `control` is the same second phase without
+the pixel classifier: what training on from the same weights gives by itself.
 """
 
 from configs import common, pixelcam_glas
