@@ -63,7 +63,7 @@ def table(runs: list[dict]) -> list[str]:
     rows = [HEADER, ["---"] * len(HEADER)]
     for (run, phase, name), entries in found.items():
         checkpoints = [entry for entry, _ in entries]
-        pxap = [spread([c[k]["test"]["pxap"] for c in checkpoints]) for k in CHECKPOINTS]
+        pxap = [spread([c[k]["test"]["pxap"] for c in checkpoints if k in c]) for k in CHECKPOINTS]
         accuracy = spread([c["b_loc"]["test"]["accuracy"] for c in checkpoints])
         seeds, paper = str(len(entries)), official(entries[0][1], phase, name)
         rows.append((run, f"{phase}: {name}", seeds, *pxap, accuracy, paper))
@@ -88,8 +88,10 @@ def floors(runs: list[dict]) -> list[str]:
     return [f"- {name.replace('_', ' ')}: {spread(values)}" for name, values in names.items()]
 
 
-def spread(values: list[float]) -> str:
-    """Mean and, of several, standard deviation."""
+def spread(values: list[float | None]) -> str:
+    """Mean and, of several, standard deviation; a dash where there is nothing."""
+    if not values or None in values:
+        return "\N{EN DASH}"
     mean = f"{statistics.mean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 

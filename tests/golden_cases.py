@@ -22,9 +22,15 @@ class Case(NamedTuple):
     spec: dict
     arrays: dict[str, np.ndarray]
 
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """The recorded model's tensors, but for its constants."""
+        constant = self.spec.get("fixed_tensors", {})
+        return {k: v for k, v in self.spec["state"].items() if k not in constant}
+
     def state(self, prefix: str = "") -> dict[str, np.ndarray]:
         """The weights of the recorded model whose names start with `prefix`, which is cut off."""
-        state = draw_state(self.spec["state"], self.spec["seed"])
+        state = draw_state(self.shapes, self.spec["seed"])
         return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
     def strides(self, name: str) -> tuple[slice, ...]:
@@ -50,6 +56,12 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
     arrays = np.load(root() / "inputs.npz")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     return ((arrays["images"] / 255 - mean) / std), arrays["labels"]
+
+
+@functools.cache
+def masks() -> np.ndarray:
+    """The masks of the two recorded images, 0 and 1 (2 224 224)."""
+    return (np.load(root() / "inputs.npz")["masks"] > 0).astype(np.uint8)
 
 
 def draw_state(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:

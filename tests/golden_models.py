@@ -1,5 +1,6 @@
 """Our models with the weights of a recorded case."""
 
+import functools
 import re
 
 import jax
@@ -8,33 +9,71 @@ import numpy as np
 from golden_cases import Case
 
 from wsol_jax import heads, method
-from wsol_jax.backbones import resnet, weights
+from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 
-ENCODERS = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
+ENCODERS = {
+    "resnet18": resnet.resnet18,
+    "resnet50": resnet.resnet50,
+    "vgg16": vgg.VGG16,
+    "inceptionv3": inception.InceptionV3,
+    "deit_tiny": functools.partial(vit.build, "deit_tiny_patch16_224"),
+    "sat": functools.partial(vit.build, "deit_tiny_patch16_224", location=True),
+}
+HEADS = {  # the released class -> ours, and the names of its keywords
+    "WGAP": ("wgap", {}),
+    "GAP": ("wgap", {}),
+    "MaxPool": ("max", {}),
+    "LogSumExpPool": ("lse", {"r": "sharpness"}),
+    "WildCatCLHead": ("wildcat", {k: k for k in ("modalities", "kmax")}),
+    "DeepMil": ("deep_mil", {"gated": "gated"}),
+}
 RENAMED = (
     (r"^classification_head\.(fc|conv)\.", "head.linear."),
+    (r"^classification_head\.to_modalities\.", "head.to_modalities."),
+    (r"^classification_head\.attention\.non_lin_1\.0\.", "head.value."),
+    (r"^classification_head\.attention\.non_lin_2\.0\.", "head.gate."),
+    (r"^classification_head\.attention\.to_score\.", "head.score."),
+    (r"^classification_head\.classification\.(\d)\.", r"head.linear_\1."),
+    (r"^segmentation_head\.0\.", "decoder.head."),
     (r"^pixel_wise_classification_head\.conv4\.", "pixel_head.output."),
     (r"^pixel_wise_classification_head\.bn\.", "pixel_head.norm."),
 )
+SAT_ENCODER = re.compile(r"^(cls|loc)_token|^(pos|loc)_embed|^(patch_embed|blocks|norm)\.")
 HIDDEN = re.compile(r"^pixel_wise_classification_head\.conv(\d)\.(0|1)\.")
 
 
 def encoder_name(case: Case) -> str:
     """The backbone that the case was recorded with."""
+    if "_deit_tiny" in case.name:
+        return "sat" if "_sat_" in case.name else "deit_tiny"
     return case.spec.get("encoder") or case.spec.get("spec", {}).get("enc", "resnet50")
 
 
 def build(case: Case, name: str, **keywords) -> method.Method:
     """The method `name` on the case's backbone and head."""
-    options = case.spec.get("kwargs", {})
-    background = options.get("support_background", True)
-    head = heads.build("wgap", 2, background_row=background)
-    return method.build(name, ENCODERS[encoder_name(case)](), head, **keywords)
+    return method.build(name, ENCODERS[encoder_name(case)](), head(case), **keywords)
+
+
+def head(case: Case, **keywords):
+    """Our form of the case's pooling head."""
+    if encoder_name(case) == "sat":
+        return heads.build("conv_gap", 2)
+    if case.name.startswith("06_"):
+        return heads.build("wgap", 2)
+    recorded = case.spec.get("spec", case.spec)
+    options = {**recorded.get("kwargs", {}), **recorded.get("aux", {})}
+    ours, names = HEADS[recorded["head"]]
+    if ours == "wildcat":
+        keywords = {"alpha": 0.0, **keywords}  # the term that the released code loses
+    if ours != "deep_mil":
+        keywords["background_row"] = options.get("support_background", True)
+    given = {ours_name: options[theirs] for theirs, ours_name in names.items()}
+    return heads.build(ours, 2, **given, **keywords)
 
 
 def variables(built, case: Case, dtype=jnp.float32):
     """Initial variables, all of them replaced by the case's weights."""
-    fresh = jax.eval_shape(built.model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    fresh = jax.eval_shape(built.model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     tensors = renamed(case.state())
     filled = weights.assign(fresh, tensors)
     return jax.tree.map(lambda x: x.astype(dtype), filled)
@@ -44,22 +83,26 @@ def renamed(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch names of the recorded model -> PyTorch names of ours."""
     stages = sorted({m[1] for m in map(HIDDEN.match, state) if m})
     result = {}
+    is_sat = "loc_token" in state
     for name, value in state.items():
+        if is_sat:
+            name = re.sub(r"^head\.", "head.conv.", name)
+            name = f"encoder.{name}" if SAT_ENCODER.match(name) else name
         for pattern, replacement in RENAMED:
             name = re.sub(pattern, replacement, name)
         hidden = HIDDEN.match(name)
         if hidden:
             kind = "hidden" if hidden[2] == "0" else "norm"
             name = f"pixel_head.{kind}.{stages.index(hidden[1])}.{name[hidden.end() :]}"
-        is_1x1 = value.ndim == 4 and not name.startswith("encoder.")
+        is_1x1 = value.shape[2:] == (1, 1) and not name.startswith("encoder.")
         result[name] = value[:, :, 0, 0] if is_1x1 else value
     return result
 
 
 def torch_layout(value: np.ndarray, shape: list[int]) -> np.ndarray:
     """A flax leaf in the layout that PyTorch keeps it in."""
-    value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-    return value.reshape(shape)
+    order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(value.ndim, range(value.ndim))
+    return value.transpose(order).reshape(shape)
 
 
 def nchw(features):

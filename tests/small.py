@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import common
 from wsol_jax import experiment, heads, method, optimizer, train
-from wsol_jax.backbones import resnet
+from wsol_jax.backbones import resnet, vit
 from wsol_jax.data import splits
 
 BATCH, RAW, SIZE = 16, 40, 32
@@ -16,19 +16,30 @@ SPLITS = {"train": 8, "valcl": 6, "valpx": 2, "test": 5}
 METHODS = {
     "classifier": {"readouts": ("cam", "grad_cam", "grad_cam_pp", "layer_cam"), "dropout": 0.1},
     "pixelcam": {"pixel_head": "multi_layer", "foreground": 3, "background": 3, "dropout": 0.1},
+    "negev": {"channels": (8, 8, 4), "dilation": 3, "negatives": "background", "size_weight": 0.1},
+    "sat": {},
+    "unet": {"channels": (8, 8, 4)},
 }
 
 
 def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
-    """A method on a ResNet of two stages' width."""
+    """A method on a ResNet of two stages' width, or on a transformer of four blocks."""
     encoder = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8, axis_name=axis)
-    return method.build(name, encoder, heads.build("wgap", 2), **{**METHODS[name], **keywords})
+    head = heads.build("wgap", 2)
+    if name == "sat":
+        encoder = vit.ViT(width=16, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
+        head = heads.build("conv_gap", 2)
+    return method.build(name, encoder, head, **{**METHODS[name], **keywords})
 
 
-def transform():
+def transform(built: method.Method | None = None):
     """SGD as in training."""
     return optimizer.sgd(
-        learning_rate=0.01, steps_per_epoch=2, decay_epochs=(1,), fast=("head", "pixel_head")
+        learning_rate=0.01,
+        steps_per_epoch=2,
+        decay_epochs=(1,),
+        fast=("head", "pixel_head"),
+        frozen=built.frozen if built else (),
     )
 
 
@@ -36,7 +47,8 @@ def begin(built: method.Method) -> train.State:
     """A fresh state."""
     variables = built.model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     params = variables["params"]
-    return train.State(jnp.int32(0), params, variables["batch_stats"], transform().init(params))
+    stats = variables.get("batch_stats", {})
+    return train.State(jnp.int32(0), params, stats, transform(built).init(params))
 
 
 def batch(number: int) -> dict[str, np.ndarray]:

@@ -15,12 +15,12 @@ LAYERS = [
     {"evaluate", "experiment"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published"},
     {"methods"},
-    {"backbones", "heads"},
+    {"backbones", "decoder", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
     {"batch_norm", "cpu", "ops", "convolution"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FLAX = {"backbones", "batch_norm", "heads", "methods", "method", "metrics", "train"}
+FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}
 ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},

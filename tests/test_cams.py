@@ -20,53 +20,56 @@ def trained():
     features = jax.nn.relu(jax.random.normal(jax.random.key(0), (B, H, W, C)))
     variables = head.init(jax.random.key(1), features)
     weights = variables["params"]["linear"]["kernel"][:, 1:]
-    return features, functools.partial(head.apply, variables), weights.T[LABELS]
+    score, maps = (functools.partial(head.apply, variables, method=m) for m in (None, "maps"))
+    return features, cams.Head(score, maps), weights.T[LABELS]
 
 
 def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_cam_is_hw_times_grad_cam_before_the_relu(trained):
-    features, score, weights = trained
-    cam = cams.cam(score, features, LABELS)
+def test_cam_is_hw_times_grad_cam_before_the_relu_but_for_the_bias(trained):
+    features, head, weights = trained
+    cam = (
+        cams.cam(head, features, LABELS)
+        - head.score(jnp.zeros((1, H, W, C)))[0, LABELS, None, None]
+    )
     close(cam, jnp.einsum("bhwc,bc->bhw", features, weights))
-    close(jax.nn.relu(cam), H * W * cams.grad_cam(score, features, LABELS))
+    close(jax.nn.relu(cam), H * W * cams.grad_cam(head, features, LABELS))
 
 
-def test_mean_of_cam_is_the_logit_without_bias(trained):
-    features, score, _ = trained
-    bias = score(jnp.zeros((1, H, W, C)))[0, LABELS]
-    logits = score(features)[jnp.arange(B), LABELS]
-    close(cams.cam(score, features, LABELS).mean((1, 2)), logits - bias)
+def test_mean_of_cam_is_the_logit(trained):
+    features, head, _ = trained
+    logits = head.score(features)[jnp.arange(B), LABELS]
+    close(cams.cam(head, features, LABELS).mean((1, 2)), logits)
 
 
 def test_layer_cam_closed_form(trained):
-    features, score, weights = trained
+    features, head, weights = trained
     expected = jnp.einsum("bhwc,bc->bhw", features, jax.nn.relu(weights)) / (H * W)
-    close(cams.layer_cam(score, features, LABELS), expected)
+    close(cams.layer_cam(head, features, LABELS), expected)
 
 
 def test_grad_cam_pp_closed_forms(trained):
-    features, score, weights = trained
+    features, head, weights = trained
     g = weights / (H * W)
     released = H * W * g**2 * jax.nn.relu(g)
-    maps = cams.grad_cam_pp(score, features, LABELS)
+    maps = cams.grad_cam_pp(head, features, LABELS)
     np.testing.assert_allclose(
         maps, jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, released)), rtol=1e-4, atol=1e-9
     )
     alpha = 1 / (2 + g * features.sum((1, 2)))
     published = H * W * alpha * jax.nn.relu(g)
     close(
-        cams.grad_cam_pp_published(score, features, LABELS),
+        cams.grad_cam_pp_published(head, features, LABELS),
         jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, published)),
     )
 
 
 @pytest.mark.parametrize("name", ["cam", "grad_cam", "grad_cam_pp", "layer_cam"])
 def test_images_do_not_see_each_other(trained, name):
-    features, score, _ = trained
-    readout = jax.jit(functools.partial(cams.readout(name), score))
+    features, head, _ = trained
+    readout = jax.jit(functools.partial(cams.readout(name), head))
     together = readout(features, LABELS)
     for image in range(B):
         alone = readout(features[image : image + 1], LABELS[image : image + 1])
@@ -74,12 +77,10 @@ def test_images_do_not_see_each_other(trained, name):
 
 
 def test_the_class_changes_the_map_but_not_of_mean_features(trained):
-    features, score, _ = trained
-    assert (
-        np.abs(cams.cam(score, features, LABELS) - cams.cam(score, features, 1 - LABELS)).max() > 0
-    )
-    other = cams.mean_features(score, features, 1 - LABELS)
-    np.testing.assert_array_equal(cams.mean_features(score, features, LABELS), other)
+    features, head, _ = trained
+    assert np.abs(cams.cam(head, features, LABELS) - cams.cam(head, features, 1 - LABELS)).max() > 0
+    other = cams.mean_features(head, features, 1 - LABELS)
+    np.testing.assert_array_equal(cams.mean_features(head, features, LABELS), other)
 
 
 def test_unknown_readout_lists_the_known():

@@ -63,7 +63,8 @@ def test_takes_one_finite_step(config, part):
     built = experiment.build(config, section.method)
     variables = experiment_variables(built, 64)
     params = variables["params"]
-    state = train.State(jnp.int32(0), params, variables["batch_stats"], transform().init(params))
+    stats = variables.get("batch_stats", {})
+    state = train.State(jnp.int32(0), params, stats, transform(built).init(params))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (BATCH, 72, 72, 3), np.uint8),
@@ -73,7 +74,8 @@ def test_takes_one_finite_step(config, part):
         "valid": np.ones(BATCH, bool),
         "cam": rng.random((BATCH, 8, 8)).astype(np.float16),
     }
-    _, losses = jax.jit(train.make_step(built, transform(), 64))(state, batch, jax.random.key(0))
+    step = jax.jit(train.make_step(built, transform(built), 64))
+    _, losses = step(state, batch, jax.random.key(0))
     assert np.isfinite(float(losses["total"]))
 
 

@@ -21,6 +21,8 @@ CASES = {  # height, width, channels in and out, kernel, strides, padding
     "pointwise, stride 2, even": (8, 6, 3, 5, (1, 1), (2, 2), "SAME"),
     "pointwise, strides 3 and 2": (8, 7, 4, 4, (1, 1), (3, 2), "VALID"),
     "pointwise, padded": (5, 5, 3, 2, (1, 1), (1, 1), ((1, 0), (0, 2))),
+    "patches": (8, 12, 3, 5, (4, 4), (4, 4), "VALID"),
+    "patches, a remainder": (9, 11, 3, 5, (2, 4), (2, 4), ((0, 0), (0, 0))),
     "3x3": (7, 6, 3, 4, (3, 3), (1, 1), ((1, 1), (1, 1))),
     "3x3, stride 2": (9, 8, 3, 4, (3, 3), (2, 2), ((1, 1), (1, 1))),
     "even kernel, asymmetric": (8, 7, 2, 3, (2, 4), (1, 2), ((0, 1), (2, 1))),

@@ -39,7 +39,7 @@ def test_scores_are_those_of_the_maps(trained):
     image = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
     logits, maps = built.localize(variables, image, jnp.asarray(batch["label"]))
     correct = np.argmax(logits, -1) == batch["label"]
-    assert scores.accuracy.compute() == 100 * np.mean(correct)
+    assert scores.accuracy.compute() == 100 * np.asarray(correct).mean()
     for name, low in maps.items():
         full = np.clip(ops.resize_maps(low, (small.SIZE, small.SIZE)), 0, 1)
         truth = batch["mask"] == 1

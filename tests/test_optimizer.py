@@ -49,3 +49,15 @@ def test_groups_follow_the_paths():
     labels = optimizer.groups(PARAMS, ("encoder/layer4", "head"))
     assert labels == {"encoder": {"layer4.0": "fast", "layer3.0": "slow"}, "head": "fast"}
     assert set(jax.tree.leaves(optimizer.groups(PARAMS, ()))) == {"slow"}
+
+
+def test_frozen_parameters_stay_to_the_bit():
+    transform = optimizer.sgd(
+        learning_rate=0.1, steps_per_epoch=1, decay_epochs=(), fast=("head",), frozen=("encoder",)
+    )
+    state, params = transform.init(PARAMS), PARAMS
+    for _ in range(3):
+        changes, state = transform.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, changes)
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], PARAMS["encoder"])
+    assert np.all(params["head"] < 0)

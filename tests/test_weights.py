@@ -127,9 +127,9 @@ def test_recalibration_leaves_the_function_alone(variables, folded):
 def test_after_recalibration_training_starts_level(folded):
     renewed = weights.recalibrate(SMALL, folded, [IMAGES[:4], IMAGES[4:]])
     evaluated = SMALL.apply(renewed, IMAGES)[-1]
-    trained, _ = SMALL.apply(renewed, IMAGES, True, mutable=["batch_stats"])
+    trained, _ = SMALL.apply(renewed, IMAGES, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(
         trained[-1], evaluated, rtol=1e-3, atol=1e-3 * float(jnp.abs(evaluated).max())
     )
-    raw, _ = SMALL.apply(folded, IMAGES, True, mutable=["batch_stats"])
+    raw, _ = SMALL.apply(folded, IMAGES, train=True, mutable=["batch_stats"])
     assert np.abs(raw[-1] - evaluated).max() > 0.1 * np.abs(evaluated).max()

@@ -1,11 +1,13 @@
 """Class activation maps read out of a trained classifier, one function per paper.
 
-A read-out is a pure function of (score, features, label): `score` maps features (b h w c) to class
-logits (b k), and a gradient is `jax.grad` of it. All return raw maps at feature resolution; turn
-them into maps in [0, 1] with `ops.min_max`, then resize: in that order, as the released code does.
+A read-out is a pure function of (head, features, label), where `head` holds two functions of the
+features (b h w c): class logits (b k), whose gradient is `jax.grad`, and the head's own maps of all
+classes (b h w k). All return raw maps at feature resolution; turn them into maps in [0, 1] with
+`ops.min_max`, then resize: in that order, as the released code does.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,69 +15,71 @@ from jaxtyping import Array, Float, Int
 
 Features = Float[Array, "b h w c"]
 Maps = Float[Array, "b h w"]
-Score = Callable[[Features], Float[Array, "b k"]]
 
 
-def cam(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
-    """CAM (Zhou et al., CVPR 2016, eq. 2): the class score of every pixel alone, without bias.
+class Head(NamedTuple):
+    """A pooling head as functions of the features: class logits (b k), class maps (b h w k)."""
 
-    M = sum_k w_ck A_k for a linear head after average pooling. The same reading gives the class
-    maps of any head that pools one score map per class.
+    score: Callable[[Features], Float[Array, "b k"]]
+    maps: Callable[[Features], Float[Array, "b h w k"]]
+
+
+def cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
+    """CAM (Zhou et al., CVPR 2016, eq. 2): what the head itself says of every pixel.
+
+    M = sum_k w_ck A_k + b_c for a linear head after average pooling; the class scores that a
+    max, log-sum-exp or WILDCAT head pools; the attention of a Deep MIL head.
     """
-    b, h, w, c = features.shape
-    pixels = score(features.reshape(b * h * w, 1, 1, c)) - score(
-        jnp.zeros((1, 1, 1, c), features.dtype)
-    )
-    return _pick(pixels.reshape(b, h, w, -1), label)
+    return _pick(head.maps(features), label)
 
 
-def grad_cam(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
+def grad_cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """Grad-CAM (Selvaraju et al., ICCV 2017, eqs. 1-2).
 
     M = relu(sum_k w_k A_k), w_k = mean_ij g_k.
     """
-    return _weighted(features, jnp.mean(gradient(score, features, label), axis=(1, 2)))
+    return _weighted(features, jnp.mean(gradient(head, features, label), axis=(1, 2)))
 
 
-def grad_cam_pp(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
+def grad_cam_pp(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """Grad-CAM++ as released with PixelCAM: M = relu(sum_k w_k A_k), w_k = sum_ij g² relu(g).
 
     The paper divides g² by a denominator (see `grad_cam_pp_published`); in the released code the
     division is lost. Up to scale this is also what the `grad-cam` package computes.
     """
-    g = gradient(score, features, label)
+    g = gradient(head, features, label)
     return _weighted(features, jnp.sum(jnp.square(g) * jax.nn.relu(g), axis=(1, 2)))
 
 
-def grad_cam_pp_published(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
+def grad_cam_pp_published(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """Grad-CAM++ (Chattopadhyay et al., WACV 2018, eqs. 5 and 19).
 
     w_k = sum_ij alpha_ij relu(g_ij), alpha_ij = g² / (2 g² + sum_ab g_ab³ A_ab), 0 where g = 0.
     """
-    g = gradient(score, features, label)
+    g = gradient(head, features, label)
     denominator = 2 * g**2 + jnp.sum(g**3 * features, axis=(1, 2), keepdims=True)
     alpha = jnp.where(g != 0, g**2 / jnp.where(g != 0, denominator, 1), 0)
     return _weighted(features, jnp.sum(alpha * jax.nn.relu(g), axis=(1, 2)))
 
 
-def layer_cam(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
+def layer_cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """LayerCAM (Jiang et al., TIP 2021, eqs. 6-8): M = relu(sum_k relu(g_k) A_k) at each pixel."""
-    g = gradient(score, features, label)
+    g = gradient(head, features, label)
     return jax.nn.relu(jnp.sum(jax.nn.relu(g) * features, axis=-1))
 
 
-def mean_features(score: Score, features: Features, label: Int[Array, "b"]) -> Maps:
+def mean_features(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """The mean over channels, which knows neither label nor classifier: a floor for the others."""
-    del score, label
+    del head, label
     return jnp.mean(features, axis=-1)
 
 
-def gradient(score: Score, features: Features, label: Int[Array, "b"]) -> Features:
+def gradient(head: Head, features: Features, label: Int[Array, "b"]) -> Features:
     """g = dY_c / dA, the gradient of each image's class score at its features."""
-    return jax.grad(lambda a: jnp.sum(_pick(score(a), label)))(features)
+    return jax.grad(lambda a: jnp.sum(_pick(head.score(a), label)))(features)
 
 
-def readout(name: str) -> Callable[[Score, Features, Int[Array, "b"]], Maps]:
+def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:
     """The read-out called `name`."""
     readouts = [cam, grad_cam, grad_cam_pp, grad_cam_pp_published, layer_cam, mean_features]
     names = {function.__name__: function for function in readouts}

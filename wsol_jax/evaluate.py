@@ -14,9 +14,12 @@ from wsol_jax.method import Method
 
 
 class Scores(NamedTuple):
-    """What a split's images add up to: label accuracy, and PxAP of each kind of map."""
+    """What a split's images add up to: label accuracy, and PxAP of each kind of map.
 
-    accuracy: metrics.Accuracy
+    There is no accuracy where the method does not classify images.
+    """
+
+    accuracy: metrics.Accuracy | None
     pxap: dict[str, metrics.PxAP]
 
 
@@ -58,6 +61,11 @@ class Evaluator:
         return (self._engine.feed(batch) for batch in split.ordered(size, hosts=hosts))
 
 
+def accuracy(scores: Scores) -> float | None:
+    """Accuracy in percent, None where images are not classified."""
+    return None if scores.accuracy is None else scores.accuracy.compute()
+
+
 def summarize(scores: Scores, name: str, threshold: float | None = None) -> dict[str, Any]:
     """The numbers of one kind of map, in percent.
 
@@ -70,7 +78,7 @@ def summarize(scores: Scores, name: str, threshold: float | None = None) -> dict
     precision, recall = metrics.curve(counts)
     reached = np.isfinite(precision)
     numbers = {
-        "accuracy": scores.accuracy.compute(),
+        "accuracy": accuracy(scores),
         "pxap": scores.pxap[name].compute(),
         "at_best_test_threshold": metrics.rates(counts, metrics.best_threshold(counts)),
         "curve": {
@@ -93,8 +101,11 @@ def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
         image, truth, valid = augment.eval_view(batch)["image"], batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
         full = {name: to_size(low, truth.shape[1:]) for name, low in maps.items()}
+        accuracy = None
+        if logits is not None:
+            accuracy = metrics.Accuracy.from_model_output(logits, batch["label"], valid)
         return Scores(
-            metrics.Accuracy.from_model_output(logits, batch["label"], valid),
+            accuracy,
             {name: metrics.PxAP.from_model_output(m, truth, valid) for name, m in full.items()},
         )
 
@@ -111,4 +122,5 @@ def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], dict[str, Ar
 
 def _merge(left, right):
     pxap = {name: left.pxap[name].merge(right.pxap[name]) for name in left.pxap}
-    return Scores(left.accuracy.merge(right.accuracy), pxap)
+    classified = None if left.accuracy is None else left.accuracy.merge(right.accuracy)
+    return Scores(classified, pxap)

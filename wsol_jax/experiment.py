@@ -1,19 +1,41 @@
 """From a config to its parts: data, method, weights. The only translation from names to objects."""
 
+import functools
 import json
 import logging
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from wsol_jax import augment, heads, logbook, method
-from wsol_jax.backbones import resnet, weights
+from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
 
-BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
 RECALIBRATION_BATCH = 16
+
+
+class Backbone(NamedTuple):
+    """How an encoder is made, and how its published checkpoints differ from it."""
+
+    make: Callable[..., Any]
+    extra: tuple[str, ...]  # prefixes of tensors that no encoder has
+    new: tuple[str, ...] = ()  # tensors that no checkpoint has
+    renamed: Callable[[Mapping], dict] = dict
+
+
+BACKBONES = {
+    "resnet18": Backbone(resnet.resnet18, resnet.EXTRA_TENSORS),
+    "resnet50": Backbone(resnet.resnet50, resnet.EXTRA_TENSORS),
+    "vgg16": Backbone(vgg.VGG16, vgg.EXTRA_TENSORS, vgg.NEW_TENSORS, vgg.renamed),
+    "inceptionv3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
+    **{
+        name: Backbone(functools.partial(vit.build, name), vit.EXTRA_TENSORS, vit.NEW_TENSORS)
+        for name in vit.VARIANTS
+    },
+}
 
 
 class Data(NamedTuple):
@@ -54,8 +76,10 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; have {sorted(BACKBONES)}")
     dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
-    encoder = BACKBONES[name](dtype=dtype, axis_name=axis, **backbone)
-    head = heads.build(num_classes=config.num_classes, **keywords(config.head))
+    encoder = BACKBONES[name].make(dtype=dtype, axis_name=axis, **backbone)
+    head = None
+    if config.head:
+        head = heads.build(num_classes=config.num_classes, **keywords(config.head))
     return method.build(encoder=encoder, head=head, **keywords(section))
 
 
@@ -75,8 +99,14 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
     source, recalibrate = options.pop("source"), options.pop("recalibrate")
     if not source:
         return {}, {"source": None, "note": "random initial weights"}
+    kind = BACKBONES[config.backbone.name]
     encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
-    encoder = weights.assign(encoder, weights.load(source), extra=resnet.EXTRA_TENSORS, **options)
+    encoder = weights.assign(
+        encoder,
+        kind.renamed(weights.load(source)),
+        extra=kind.extra,
+        allow_missing=(*kind.new, *options["allow_missing"]),
+    )
     folded = weights.is_folded(encoder)
     facts = {"source": pathlib.PurePath(source).name, "folded": folded, **options}
     if folded and recalibrate:

@@ -3,11 +3,15 @@
 The value is formed once, from the sums: a mean of means would depend on how a batch is cut.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Integer
+
+Sum = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
 class Ratio(NamedTuple):
@@ -19,7 +23,34 @@ class Ratio(NamedTuple):
     @property
     def value(self) -> Float[Array, ""]:
         """total / weight; zero if nothing was counted. The weight is a count: 0, 1, 2, ..."""
-        return self.total / jnp.maximum(self.weight, 1)
+        return self.share(lambda local: local)
+
+    def share(self, over_devices: Sum) -> Float[Array, ""]:
+        """This device's part of the value; `over_devices` adds up what the devices have."""
+        return self.total / jnp.maximum(over_devices(self.weight), 1)
+
+
+class Distance(NamedTuple):
+    """|mean - target|: the distance of a mean over the whole batch, not a mean of distances."""
+
+    mean: Ratio
+    target: Float[Array, ""] | float
+
+    @property
+    def value(self) -> Float[Array, ""]:
+        """The distance; zero if nothing was counted."""
+        return self.share(lambda local: local)
+
+    def share(self, over_devices: Sum) -> Float[Array, ""]:
+        """This device's part of the value, with the sign that all devices agree on."""
+        difference = self.mean._replace(total=self.mean.total - self.target * self.mean.weight)
+        part = difference.share(over_devices)
+        return jnp.sign(over_devices(jax.lax.stop_gradient(part))) * part
+
+
+def mean(values: Float[Array, "b"], valid: Bool[Array, "b"]) -> Ratio:
+    """Mean over the valid rows."""
+    return Ratio(jnp.sum(jnp.where(valid, values, 0)), jnp.sum(valid.astype(values.dtype)))
 
 
 def cross_entropy(
@@ -51,3 +82,15 @@ def partial_cross_entropy(
     target = jnp.where(weight > 0, target, 0)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     return Ratio(jnp.sum(weight * loss), jnp.sum(weight))
+
+
+def log_barrier(values: Float[Array, "*n"], t: Float[Array, ""] | float) -> Float[Array, "*n"]:
+    """The extended log-barrier of the constraint value <= 0 (Kervadec et al., 2019, eq. 4).
+
+    -(1/t) log(-v) where v <= -1/t², else the straight line t v - (1/t) log(1/t²) + 1/t that
+    continues it. The larger t, the steeper.
+    """
+    inside = values <= -1 / t**2
+    barrier = -jnp.log(-jnp.where(inside, values, -1)) / t
+    line = t * values - jnp.log(1 / jnp.square(t)) / t + 1 / t
+    return jnp.where(inside, barrier, line)

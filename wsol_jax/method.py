@@ -20,20 +20,23 @@ class Method(NamedTuple):
     Attributes:
       model: flax module; `model.apply(variables, image, keys, train=True)` gives named outputs.
       prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
-        random key per image.
-      loss: (outputs, batch) -> {name: (coefficient, losses.Ratio)}; the objective is the sum of
-        coefficient times ratio.
+        random key per image. The number of the epoch is in batch["epoch"].
+      loss: (outputs, batch) -> {name: (coefficient, term)}, a term being a `losses.Ratio` or
+        `losses.Distance`; the objective is the sum of coefficient times term.
       localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1], at
         feature resolution; higher means object. A label of None stands for the predicted class.
+        Logits of None: the method does not classify images.
+      frozen: top modules of the model that do not learn ("encoder", "head").
     """
 
     model: nn.Module
     prepare: Callable[..., dict[str, Any]]
     loss: Callable[..., dict[str, Any]]
     localize: Callable[..., Any]
+    frozen: tuple[str, ...] = ()
 
 
-def build(name: str, encoder: nn.Module, head: nn.Module, **keywords) -> Method:
+def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:
     """The method of the file `methods/<name>.py`; the keywords are those of its `make`."""
     names = sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
     if name not in names:

@@ -4,6 +4,8 @@ Maps are resized by two small matrix products, one per axis, so that every conve
 centres, aligned corners) is one matrix and its gradient is a matrix product too.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,15 @@ def min_max(maps: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     shifted = maps - low
     stretched = shifted / jnp.max(shifted, axis=(1, 2), keepdims=True)
-    return jnp.nan_to_num(stretched, nan=0.0, posinf=1.0, neginf=0.0)
+    finite = jnp.nan_to_num(stretched, nan=0.0, posinf=1.0, neginf=0.0)
+    return jnp.clip(finite, 0, 1)  # a compiler may round the map and its minimum differently
+
+
+def split_keys(keys: Key[Array, "b"] | None, count: int) -> list[Any]:
+    """`count` independent keys of each image; None for each where there are none."""
+    if keys is None:
+        return [None] * count
+    return list(jax.vmap(jax.random.split, (0, None), 1)(keys, count))
 
 
 def drop_channels(
@@ -70,9 +80,22 @@ def drop_channels(
 
     Each image draws from its own key, so the draw does not depend on how a batch is sharded.
     """
-    channels = features.shape[-1]
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, (1, 1, channels)))(keys)
-    return jnp.where(kept, features / (1 - rate), 0)
+    return _drop(features, keys, rate, (1, 1, features.shape[-1]))
+
+
+def dropout(x: Float[Array, "b *n"], keys: Key[Array, "b"], rate: float) -> Float[Array, "b *n"]:
+    """Dropout of single elements, drawn for each image from its own key."""
+    return _drop(x, keys, rate, x.shape[1:])
+
+
+def drop_path(x: Float[Array, "b *n"], keys: Key[Array, "b"], rate: float) -> Float[Array, "b *n"]:
+    """Stochastic depth (Huang et al., ECCV 2016): whole images, the kept scaled by 1/(1 - rate)."""
+    return _drop(x, keys, rate, (1,) * (x.ndim - 1))
+
+
+def _drop(x, keys, rate, shape):
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def _interpolation(size: int, target: int, align_corners: bool) -> Float[np.ndarray, "target size"]:

@@ -21,6 +21,7 @@ def sgd(
     weight_decay: float = 1e-4,
     fast: tuple[str, ...] = (),
     fast_ratio: float = 10.0,
+    frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
     """SGD with Nesterov momentum; weight decay on every parameter, biases and norms included.
 
@@ -31,19 +32,24 @@ def sgd(
       floor: least learning rate, of either group.
       fast: prefixes of the parameter paths ("encoder/layer4", "head") that learn `fast_ratio` times
         as fast.
+      frozen: prefixes of the paths of parameters that stay as they are, to the bit.
     """
     rates = {"slow": learning_rate, "fast": learning_rate * fast_ratio}
     schedules = {
         group: step_decay(rate, decay, decay_epochs, floor, steps_per_epoch)
         for group, rate in rates.items()
     }
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.trace(decay=momentum, nesterov=True),
-        optax.partition(
-            {group: optax.scale_by_learning_rate(s) for group, s in schedules.items()},
-            lambda params: groups(params, fast),
-        ),
+
+    def descent(schedule):
+        return optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.trace(decay=momentum, nesterov=True),
+            optax.scale_by_learning_rate(schedule),
+        )
+
+    return optax.partition(
+        {"frozen": optax.set_to_zero(), **{g: descent(s) for g, s in schedules.items()}},
+        lambda params: groups(params, fast, frozen),
     )
 
 
@@ -59,11 +65,13 @@ def step_decay(
     return rate
 
 
-def groups(params: Any, fast: tuple[str, ...]) -> Any:
-    """ "fast" or "slow" for every parameter, by its path."""
+def groups(params: Any, fast: tuple[str, ...], frozen: tuple[str, ...] = ()) -> Any:
+    """ "frozen", "fast" or "slow" for every parameter, by its path."""
 
     def group(path, _):
         name = "/".join(str(key.key) for key in path)
-        return "fast" if name.startswith(tuple(fast)) and fast else "slow"
+        if name.startswith(tuple(frozen)):
+            return "frozen"
+        return "fast" if name.startswith(tuple(fast)) else "slow"
 
     return jax.tree_util.tree_map_with_path(group, params)

@@ -25,7 +25,8 @@ def run(
 
     Writes for each image `<stem>.npy` (float32 in [0, 1]), `<stem>.png` (the same, 16 bits) and
     `<stem>_overlay.png`; and `predictions.csv` with the class, its probability and the share of
-    pixels above the threshold that was chosen on the validation images.
+    pixels above the threshold that was chosen on the validation images. A method that does not
+    classify images leaves the class blank.
 
     Args:
       images: folder with files that end in one of `SUFFIXES`.
@@ -48,7 +49,7 @@ def run(
     @jax.jit
     def localize(image):
         logits, maps = method.localize(variables, augment.eval_view({"image": image})["image"])
-        return jax.nn.softmax(logits), maps[name]
+        return None if logits is None else jax.nn.softmax(logits), maps[name]
 
     rows = []
     for path in paths:
@@ -57,9 +58,11 @@ def run(
         probabilities, low = localize(np.asarray(small)[None])
         heat = np.asarray(evaluate.to_size(low, picture.size[::-1])[0])
         _write(output / path.stem, np.asarray(picture), heat)
-        best_class = int(np.argmax(probabilities))
+        image_class = ("", "")
+        if probabilities is not None:
+            image_class = int(np.argmax(probabilities)), float(np.max(probabilities))
         share = float(np.mean(heat >= threshold))
-        values = (path.name, best_class, float(np.max(probabilities)), share, threshold)
+        values = (path.name, *image_class, share, threshold)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     _table(output / "predictions.csv", rows)
     logging.info("%d maps by step %d (%s) under %s", len(rows), step, checkpoint, output)

@@ -3,6 +3,7 @@
 Everything goes into `metrics.json` and `gallery.npz`, which is all that the report reads.
 """
 
+import copy
 import functools
 import logging
 import pathlib
@@ -57,7 +58,9 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     training begins with knows no label.
     """
     section = {"name": "classifier", "readouts": (FLOOR,)}
-    untrained = experiment.build(config, section)
+    plain = copy.deepcopy(config)
+    plain.head = {"name": "wgap"}  # of whatever the method has: the map does not see it
+    untrained = experiment.build(plain, section)
     evaluator = evaluate.Evaluator(untrained, config.evaluation_batch_size)
     variables = experiment.transplant(experiment.initialize(config, untrained), phase.start)
     scores = evaluator.scores(evaluator.place(variables), data.test)
@@ -73,7 +76,7 @@ def _phase_results(config, data, phase, pictures):
     best = selection.Best(phase.folder)
     evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
     names = best.maps()
-    wanted = {(c, n): best.step(c, n) for n in names for c in selection.CRITERIA}
+    wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
     numbers = {name: {} for name in names}
     drawn = {}
     for step in sorted(set(wanted.values())):
@@ -98,7 +101,7 @@ def _phase_results(config, data, phase, pictures):
 def _summary(scores, name):
     threshold = metrics.best_threshold(scores["valpx"].pxap[name].counts)
     return {
-        "valcl": {"accuracy": scores["valcl"].accuracy.compute()},
+        "valcl": {"accuracy": evaluate.accuracy(scores["valcl"])},
         "valpx": {"pxap": scores["valpx"].pxap[name].compute()},
         "test": evaluate.summarize(scores["test"], name, threshold),
     }

@@ -58,7 +58,8 @@ class Validation:
         )
         classified = self._evaluator.scores(variables, self._data.valcl)
         localized = self._evaluator.scores(variables, self._data.valpx)
-        values = {"b_cl": classified.accuracy.compute()}
+        accuracy = evaluate.accuracy(classified)
+        values = {} if accuracy is None else {"b_cl": accuracy}
         values |= {f"b_loc/{name}": pxap.compute() for name, pxap in localized.pxap.items()}
         row = {"epoch": epoch, "step": int(state.step), "seconds": self._seconds(memory)}
         row |= _means(memory.losses)
@@ -121,6 +122,10 @@ class Best:
     def maps(self) -> list[str]:
         """Names of the maps the phase makes."""
         return [k.removeprefix("b_loc/") for k in self._memory.best if k.startswith("b_loc/")]
+
+    def criteria(self) -> list[str]:
+        """The criteria that chose a checkpoint; not "b_cl" where images are not classified."""
+        return [c for c in CRITERIA if c != "b_cl" or c in self._memory.best]
 
     def step(self, criterion: str, name: str) -> int:
         """Training step of "last", "b_cl" or "b_loc", the latter by the map called `name`."""

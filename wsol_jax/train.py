@@ -5,6 +5,7 @@ the second phase samples pixels from, its best-classification checkpoint (B-CL) 
 phase starts. Killed anywhere, the same command goes on where it stopped.
 """
 
+import functools
 import logging
 import math
 import pathlib
@@ -113,8 +114,12 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
     """
     per_epoch = math.ceil(data.train.size / phase.batch_size)
     last = phase.epochs * per_epoch
-    transform = optimizer.sgd(steps_per_epoch=per_epoch, **phase.optimizer)
-    step = engine.compile(make_step(phase.method, transform, config.image_size, engine.axis))
+    transform = optimizer.sgd(
+        steps_per_epoch=per_epoch, frozen=phase.method.frozen, **phase.optimizer
+    )
+    step = engine.compile(
+        make_step(phase.method, transform, config.image_size, per_epoch, axis=engine.axis)
+    )
     checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
     validation = selection.Validation(phase, config, data)
     with _Termination() as termination:
@@ -147,12 +152,18 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
 
 
 def make_step(
-    method: Method, transform: optax.GradientTransformation, crop: int, axis: str | None = None
+    method: Method,
+    transform: optax.GradientTransformation,
+    crop: int,
+    per_epoch: int = 1,
+    *,
+    axis: str | None = None,
 ) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
     """The training step of every method: (state, batch, key) -> (state, losses).
 
     Args:
       crop: side of the random crop.
+      per_epoch: steps of an epoch.
       axis: devices to sum over, see `parallel.Engine`.
     """
 
@@ -160,7 +171,8 @@ def make_step(
         size = batch["label"].shape[0]
         keys = parallel.image_keys(jax.random.fold_in(key, state.step), size, axis)
         view_keys, seed_keys, dropout_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
-        batch = method.prepare(augment.train_view(batch, view_keys, size=crop), seed_keys)
+        view = augment.train_view(batch, view_keys, size=crop)
+        batch = method.prepare({**view, "epoch": state.step // per_epoch}, seed_keys)
         return update(method, transform, state, batch, dropout_keys, axis)
 
     return step
@@ -182,20 +194,16 @@ def update(
             variables, batch["image"], keys, True, mutable=["batch_stats"]
         )
         terms = method.loss(outputs, batch)
-        shares = {name: _share(ratio, axis) for name, (_, ratio) in terms.items()}
+        over_devices = functools.partial(parallel.total, axis=axis)
+        shares = {name: term.share(over_devices) for name, (_, term) in terms.items()}
         loss = sum(weight * shares[name] for name, (weight, _) in terms.items())
-        return loss, ({"total": loss, **shares}, updates["batch_stats"])
+        return loss, ({"total": loss, **shares}, updates.get("batch_stats", {}))
 
     gradients, (shares, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     gradients, losses = parallel.total((gradients, shares), axis)
     changes, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     return State(state.step + 1, params, batch_stats, opt_state), losses
-
-
-def _share(ratio, axis):
-    """This device's part of a ratio of sums over all devices."""
-    return ratio.total / jax.numpy.maximum(parallel.total(ratio.weight, axis), 1)
 
 
 def _phase(config, section, folder, start, engine, **keywords):

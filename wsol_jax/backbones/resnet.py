@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from wsol_jax import batch_norm, convolution
 
@@ -44,8 +44,12 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "b H W 3"], train: bool = False
+        self,
+        image: Float[Array, "b H W 3"],
+        keys: Key[Array, "b"] | None = None,
+        train: bool = False,
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        del keys  # nothing is drawn
         if self.stride_in not in ("conv1", "conv2"):
             raise ValueError(f"unknown stride_in {self.stride_in!r}; have 'conv1' and 'conv2'")
         conv = functools.partial(

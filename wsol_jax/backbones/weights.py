@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 Variables = Mapping[str, Any]
-_LEAVES = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
 _FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may be from 1
 
 
@@ -64,18 +63,17 @@ def assign(
       ValueError: listing every missing, extra and misshapen tensor.
     """
     leaves = flax.traverse_util.flatten_dict(dict(variables))
+    paths = {torch_name(path): path for path in leaves}
     skipped = (*extra, "num_batches_tracked")
-    given = {_flax_path(k, v): k for k, v in tensors.items() if not _skip(k, skipped)}
-    names = {path: torch_name(path) for path in leaves}
-    allowed = set(allow_missing)
-    missing = [n for path, n in names.items() if path not in given and n not in allowed]
-    surplus = [name for path, name in given.items() if path not in leaves]
-    result, misshapen = {}, []
-    for path, leaf in leaves.items():
-        value = _flax_layout(tensors[given[path]]) if path in given else leaf
+    given = {name: value for name, value in tensors.items() if not _skip(name, skipped)}
+    missing = [name for name in paths if name not in given and name not in set(allow_missing)]
+    surplus = [name for name in given if name not in paths]
+    result, misshapen = dict(leaves), []
+    for name in paths.keys() & given.keys():
+        value, leaf = _flax_layout(given[name]), leaves[paths[name]]
         if value.shape != leaf.shape:
-            misshapen.append(f"{given[path]} {value.shape}, expected {leaf.shape}")
-        result[path] = jnp.asarray(value, leaf.dtype)
+            misshapen.append(f"{name} {value.shape}, expected {leaf.shape}")
+        result[paths[name]] = jnp.asarray(value, leaf.dtype)
     if missing or surplus or misshapen:
         raise ValueError(_mismatch(missing, surplus, misshapen))
     return flax.traverse_util.unflatten_dict(result)
@@ -134,14 +132,6 @@ def _refit(params, stats, path, mean, var, epsilon=1e-5):
     params[(*path, "bias")] = jnp.asarray(bias + slope * (mean - stats_mean), bias.dtype)
     stats[(*path, "mean")] = jnp.asarray(mean, stats_mean.dtype)
     stats[(*path, "var")] = jnp.asarray(var, stats_mean.dtype)
-
-
-def _flax_path(name, value):
-    """layer1.0.bn1.running_mean -> (batch_stats, layer1.0, bn1, mean)."""
-    *modules, leaf = re.split(r"\.(?!\d+\.)", name)
-    collection = "batch_stats" if leaf.startswith("running_") else "params"
-    weight = "kernel" if np.ndim(value) > 1 else "scale"
-    return (collection, *modules, _LEAVES.get(leaf, weight if leaf == "weight" else leaf))
 
 
 def _flax_layout(value):

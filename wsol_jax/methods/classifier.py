@@ -3,6 +3,8 @@
 One trained classifier serves all read-outs of `cams.py`.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -18,16 +20,20 @@ class Classifier(nn.Module):
     dropout: float = 0.0
 
     def __call__(self, image, keys=None, train=False):
-        features = self.encode(image, train)
+        encoder_keys, dropout_keys, head_keys = ops.split_keys(keys, 3)
+        features = self.encode(image, encoder_keys, train)
         if train and self.dropout:
-            features = ops.drop_channels(features, keys, self.dropout)
-        return {"logits": self.classify(features)}
+            features = ops.drop_channels(features, dropout_keys, self.dropout)
+        return {"logits": self.head(features, head_keys, train)}
 
-    def encode(self, image, train=False):
-        return self.encoder(image, train)[-1]
+    def encode(self, image, keys=None, train=False):
+        return self.encoder(image, keys, train)[-1]
 
     def classify(self, features):
         return self.head(features)
+
+    def class_maps(self, features):
+        return self.head.maps(features)
 
 
 def make(
@@ -57,13 +63,15 @@ def make(
         return {"image": (1.0, image)}
 
     def localize(variables, image, label=None):
-        def score(features):
-            return model.apply(variables, features, method="classify")
-
-        features = model.apply(variables, image, method="encode")
-        logits = score(features)
+        apply = functools.partial(model.apply, variables)
+        features = apply(image, method="encode")
+        head = cams.Head(
+            functools.partial(apply, method="classify"),
+            functools.partial(apply, method="class_maps"),
+        )
+        logits = head.score(features)
         label = jnp.argmax(logits, axis=-1) if label is None else label
-        raw = {name: readout(score, features, label) for name, readout in functions.items()}
+        raw = {name: readout(head, features, label) for name, readout in functions.items()}
         return logits, {name: ops.min_max(cam) for name, cam in raw.items()}
 
     return Method(model, prepare, loss, localize)

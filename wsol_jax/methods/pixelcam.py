@@ -22,20 +22,15 @@ class PixelCam(nn.Module):
     dropout: float = 0.0
 
     def __call__(self, image, keys=None, train=False):
-        features = self.encode(image, train)
+        encoder_keys, dropout_keys, head_keys = ops.split_keys(keys, 3)
+        features = self.encoder(image, encoder_keys, train)[-1]
         dropped = features
         if train and self.dropout:
-            dropped = ops.drop_channels(features, keys, self.dropout)
+            dropped = ops.drop_channels(features, dropout_keys, self.dropout)
         return {
-            "logits": self.classify(dropped),
+            "logits": self.head(dropped, head_keys, train),
             "pixel_logits": self.pixel_head(features, train),
         }
-
-    def encode(self, image, train=False):
-        return self.encoder(image, train)[-1]
-
-    def classify(self, features):
-        return self.head(features)
 
 
 def make(

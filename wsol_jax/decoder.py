@@ -1,0 +1,79 @@
+"""The U-Net decoder (Ronneberger et al., MICCAI 2015) of NEGEV and of the U-Net upper bound.
+
+Blocks double the size of the deepest level and join it with the next finer one. In a stride-8
+encoder several levels share a size; there the doubled map shrinks back to the level's.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from wsol_jax import batch_norm, convolution, ops
+
+_kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+
+
+class Decoder(nn.Module):
+    """Feature levels, finest first -> foreground/background logits (b H W 2), channel 1 foreground.
+
+    Attributes:
+      channels: of the blocks, the coarsest first. All but the last join a level; of VGG16's four
+        levels three blocks leave the finest out, as released.
+      centre: whether two convolutions at the deepest level's width come first, as for VGG16.
+      dtype: of the computation; parameters, batch statistics and logits stay float32.
+      axis_name: devices that share batch statistics, under pmap.
+    """
+
+    channels: Sequence[int] = (256, 128, 64, 32, 16)
+    centre: bool = False
+    dtype: jnp.dtype | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        levels: Sequence[Float[Array, "b _ _ _"]],
+        shape: tuple[int, int],
+        train: bool = False,
+    ) -> Float[Array, "b H W 2"]:
+        unit = functools.partial(self._unit, train=train)
+        *finer, x = levels[-len(self.channels) :]
+        if self.centre:
+            x = unit(unit(x, x.shape[-1], "center.0"), x.shape[-1], "center.1")
+        for index, channels in enumerate(self.channels):
+            x = ops.resize_nearest(x, (2 * x.shape[1], 2 * x.shape[2]))
+            if finer:
+                level = finer.pop()
+                x = jnp.concatenate([_resized(x, level.shape[1:3]), level], axis=-1)
+            x = unit(x, channels, f"blocks.{index}.conv1")
+            x = unit(x, channels, f"blocks.{index}.conv2")
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        head = _conv(2, kernel_init=nn.initializers.xavier_uniform(), name="head")
+        return _resized(head(x), shape)
+
+    def _unit(self, x, channels, name, *, train):
+        """Convolution, batch normalisation, ReLU."""
+        conv = _conv(
+            channels, use_bias=False, dtype=self.dtype, kernel_init=_kaiming, name=f"{name}.0"
+        )
+        norm = batch_norm.BatchNorm(axis_name=self.axis_name, name=f"{name}.1")
+        return nn.relu(norm(conv(x), train))
+
+
+def _conv(channels, **keywords) -> Callable[[jax.Array], jax.Array]:
+    return nn.Conv(
+        channels,
+        (3, 3),
+        padding=1,
+        conv_general_dilated=convolution.conv_general_dilated,
+        **keywords,
+    )
+
+
+def _resized(x, shape):
+    """Bilinear with aligned corners, where the size differs."""
+    return x if x.shape[1:3] == tuple(shape) else ops.resize(x, shape, align_corners=True)

@@ -1,0 +1,105 @@
+"""NEGEV (Belharbi et al., MIDL 2022): a decoder beside a frozen classifier learns from its CAMs.
+
+Pixels that the classifier's CAM calls foreground or background, drawn anew at every step, teach a
+U-Net decoder on the classifier's features; images without an object teach it background everywhere.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wsol_jax import decoder as decoders
+from wsol_jax import losses, seeds
+from wsol_jax.method import Method
+
+NEGATIVES = ("foreground", "background", "drop")
+
+
+class Negev(nn.Module):
+    """The classifier in evaluation mode, batch statistics included, and the decoder."""
+
+    encoder: nn.Module
+    head: nn.Module
+    decoder: nn.Module
+
+    def __call__(self, image, keys=None, train=False):
+        levels = jax.lax.stop_gradient(self.encoder(image))
+        return {
+            "logits": jax.lax.stop_gradient(self.head(levels[-1])),
+            "pixel_logits": self.decoder(levels, image.shape[1:3], train),
+        }
+
+
+def make(
+    encoder: nn.Module,
+    head: nn.Module,
+    *,
+    channels: tuple[int, ...] = (256, 128, 64, 32, 16),
+    centre: bool = False,
+    sampler: str = "probability",
+    foreground: int = 10,
+    background: int = 10,
+    fraction: float = 0.2,
+    dilation: int = 1,
+    negatives: str = "foreground",
+    size_weight: float = 0.0,
+    sharpness: float = 1.0,
+    sharpness_growth: float = 1.01,
+    sharpest: float = 10.0,
+) -> Method:
+    """Cross-entropy of the seeds + of negative images + size_weight * log-barriers on the sizes.
+
+    Args:
+      encoder: image (b H W 3) -> feature levels, all of which are used.
+      head: features -> logits (b k); neither learns.
+      channels, centre: of the `decoder.Decoder`.
+      sampler: how pixels are drawn, see `seeds.sample`; `foreground`, `background` and `fraction`
+        likewise. The released code draws 10 and 10 whatever its options (1, 1, dilated by 3) say.
+      dilation: side of the square that a seed becomes.
+      negatives: what images of class 0 teach: seeds of both kinds ("foreground", GlaS), background
+        at every pixel ("background", CAMELYON16), or nothing ("drop").
+      size_weight: of the mean of log-barriers that keep both regions from vanishing (off in the
+        published commands); their t grows from `sharpness` by `sharpness_growth` an epoch up to
+        `sharpest`.
+    """
+    if negatives not in NEGATIVES:
+        raise ValueError(f"unknown negatives {negatives!r}; have {list(NEGATIVES)}")
+    options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
+    model = Negev(encoder, head, decoders.Decoder(channels, centre, **options))
+
+    def prepare(batch, keys):
+        drawn = seeds.sample(
+            keys,
+            batch["cam"],
+            sampler=sampler,
+            foreground=foreground,
+            background=background,
+            fraction=fraction,
+        )
+        kept = batch["valid"] & ((batch["label"] > 0) | (negatives == "foreground"))
+        drawn = drawn._replace(known=drawn.known & kept[:, None])
+        target = seeds.dense(drawn, batch["cam"].shape[1:], dilation=dilation)
+        return {**batch, "target": target}
+
+    def loss(outputs, batch):
+        logits, target = outputs["pixel_logits"], batch["target"]
+        pixel = losses.partial_cross_entropy(logits, target, target != seeds.IGNORE)
+        terms = {"pixel": (1.0, pixel)}
+        if negatives == "background":
+            empty = batch["valid"] & (batch["label"] == 0)
+            known = jnp.broadcast_to(empty[:, None, None], target.shape)
+            background = losses.partial_cross_entropy(logits, jnp.zeros_like(target), known)
+            terms["background"] = (1.0, background)
+        if size_weight:
+            growth = sharpness * sharpness_growth ** batch["epoch"]
+            sizes = jnp.sum(jax.nn.softmax(logits), axis=(1, 2))
+            barrier = losses.log_barrier(-sizes, jnp.minimum(growth, sharpest))
+            terms["size"] = (size_weight, losses.mean(jnp.mean(barrier, 1), batch["valid"]))
+        return terms
+
+    def localize(variables, image, label=None):
+        del label
+        outputs = model.apply(variables, image)
+        return outputs["logits"], {"negev": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
+
+    return Method(model, prepare, loss, localize, frozen=("encoder", "head"))

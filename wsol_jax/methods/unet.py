@@ -1,0 +1,56 @@
+"""U-Net trained with full masks: the upper bound of every weakly supervised method."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wsol_jax import decoder as decoders
+from wsol_jax import losses
+from wsol_jax.method import Method
+
+
+class UNet(nn.Module):
+    """Pixel logits at the size of the image."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __call__(self, image, keys=None, train=False):
+        levels = self.encoder(image, keys, train)
+        return {"pixel_logits": self.decoder(levels, image.shape[1:3], train)}
+
+
+def make(
+    encoder: nn.Module,
+    head: nn.Module | None = None,
+    *,
+    channels: tuple[int, ...] = (256, 128, 64, 32, 16),
+    centre: bool = False,
+) -> Method:
+    """Cross-entropy of every pixel against its mask; there are no image logits.
+
+    Args:
+      encoder: image (b H W 3) -> feature levels, all of which are used.
+      head: not used.
+      channels, centre: of the `decoder.Decoder`.
+    """
+    del head
+    options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
+    model = UNet(encoder, decoders.Decoder(channels, centre, **options))
+
+    def prepare(batch, keys):
+        del keys
+        return batch
+
+    def loss(outputs, batch):
+        mask = batch["mask"]
+        known = jnp.broadcast_to(batch["valid"][:, None, None], mask.shape)
+        pixel = losses.partial_cross_entropy(outputs["pixel_logits"], mask, known)
+        return {"pixel": (1.0, pixel)}
+
+    def localize(variables, image, label=None):
+        del label
+        outputs = model.apply(variables, image)
+        return None, {"unet": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
+
+    return Method(model, prepare, loss, localize)
