@@ -2,13 +2,39 @@
 
 from ml_collections import ConfigDict
 
+ENCODERS = {  # by name: the backbone, its weights, what learns ten times as fast, NEGEV's decoder
+    "resnet50": (
+        {"stride_in": "conv2"},
+        "timm/resnet50.tv_in1k",
+        ("encoder/layer4", "head", "pixel_head"),
+        {"channels": (256, 128, 64, 32, 16)},
+    ),
+    "vgg16": (
+        {},
+        "timm/vgg16.tv_in1k",
+        ("encoder/conv6", "head", "pixel_head", "decoder"),
+        {"channels": (256, 128, 64), "centre": True},
+    ),
+    "inception_v3": (
+        {},
+        "timm/inception_v3.tv_in1k",
+        ("encoder/SPG_A3", "head", "pixel_head", "decoder"),
+        {"channels": (256, 128, 64, 32, 16)},
+    ),
+    "deit_tiny_patch16_224": ({"location": True}, "timm/deit_tiny_patch16_224.fb_in1k", (), {}),
+}
+DEIT = "deit_tiny_patch16_224"
+READOUTS = {"deep_mil": "deep_mil", "grad_cam_pp": "wgap", "layer_cam": "wgap"}  # and their heads
+SECONDS = ("", "negev", "pixelcam")  # what is trained on a baseline's maps, if anything
 
-def base(name: str) -> ConfigDict:
-    """What every run has: seed, engine, sizes, and a WGAP head on a stride-8 ResNet-50.
+
+def base(name: str, encoder: str = "resnet50") -> ConfigDict:
+    """What every run has: seed, engine, sizes, an encoder of `ENCODERS` and a WGAP head.
 
     `baseline` is None for a run of one phase, else a section like the top level's `method`,
     `optimizer`, `epochs` and `batch_size`; see `with_baseline`.
     """
+    backbone, source, _, _ = ENCODERS[encoder]
     config = ConfigDict()
     config.name = name
     config.notes = ()
@@ -17,10 +43,8 @@ def base(name: str) -> ConfigDict:
     config.num_classes = 2
     config.resize = 256
     config.image_size = 224
-    config.backbone = ConfigDict({"name": "resnet50", "stride_in": "conv2"})
-    config.weights = ConfigDict(
-        {"source": "timm/resnet50.tv_in1k", "allow_missing": (), "recalibrate": True}
-    )
+    config.backbone = ConfigDict({"name": encoder, **backbone})
+    config.weights = ConfigDict({"source": source, "allow_missing": (), "recalibrate": True})
     config.head = ConfigDict({"name": "wgap"})
     config.baseline = None
     config.batch_size = 32
@@ -36,18 +60,23 @@ def glas(config: ConfigDict, fold: int = 0) -> ConfigDict:
     return config
 
 
-def released_optimizer() -> ConfigDict:
-    """The published GlaS commands: 1e-3, a tenth every 5 epochs, 10x on layer4 and the heads.
+def camelyon16(config: ConfigDict) -> ConfigDict:
+    """CAMELYON16's patches of 512², the slides of the splits disjoint."""
+    config.data = ConfigDict({"name": "camelyon16", "source": "tfds", "folder": "data/camelyon16"})
+    return config
+
+
+def released_optimizer(
+    encoder: str = "resnet50",
+    learning_rate: float = 1e-3,
+    decay_epochs: tuple[int, ...] = (5, 10, 15, 20),
+) -> ConfigDict:
+    """The published GlaS commands: 1e-3, a tenth every 5 epochs, 10x on the last layer and heads.
 
     After epoch 20 every group is at the floor of 1e-6.
     """
-    return ConfigDict(
-        {
-            "learning_rate": 1e-3,
-            "decay_epochs": (5, 10, 15, 20),
-            "fast": ("encoder/layer4", "head", "pixel_head"),
-        }
-    )
+    fast = ENCODERS[encoder][2]
+    return ConfigDict({"learning_rate": learning_rate, "decay_epochs": decay_epochs, "fast": fast})
 
 
 def classifier(*readouts: str) -> ConfigDict:
@@ -55,21 +84,35 @@ def classifier(*readouts: str) -> ConfigDict:
     return ConfigDict({"name": "classifier", "readouts": readouts, "dropout": 0.1})
 
 
-def pixelcam() -> ConfigDict:
+def pixelcam(**keywords) -> ConfigDict:
     """PixelCAM as trained on GlaS: five pixels of each kind, lambda 1."""
-    return ConfigDict({"name": "pixelcam", "dropout": 0.1})
+    return ConfigDict({"name": "pixelcam", "dropout": 0.1, **keywords})
+
+
+def negev(encoder: str, **keywords) -> ConfigDict:
+    """NEGEV with the decoder of an encoder."""
+    return ConfigDict({"name": "negev", **ENCODERS[encoder][3], **keywords})
+
+
+def first_method(cam: str) -> ConfigDict:
+    """The method whose map is called `cam`.
+
+    One classifier is judged by both gradient read-outs of Table 1, so that the runs of both rows
+    can share it.
+    """
+    if cam in ("layer_cam", "grad_cam_pp"):
+        return classifier(cam, *({"layer_cam", "grad_cam_pp"} - {cam}))
+    return ConfigDict({"name": cam}) if cam in ("sat", "unet") else classifier(cam)
 
 
 def with_baseline(config: ConfigDict, cam: str = "layer_cam") -> ConfigDict:
     """Trains the classifier first: its B-LOC CAMs by the read-out `cam`, its B-CL weights.
 
-    The one classifier is judged by both read-outs of Table 1, so that the runs of both rows can
-    share it: `workdir` names a finished run whose classifier is used instead of training one.
+    `workdir` names a finished run whose classifier is used instead of training one.
     """
-    others = [name for name in ("layer_cam", "grad_cam_pp") if name != cam]
     config.baseline = ConfigDict(
         {
-            "method": classifier(cam, *others),
+            "method": first_method(cam),
             "optimizer": config.optimizer.copy_and_resolve_references(),
             "epochs": config.epochs,
             "batch_size": config.batch_size,
@@ -100,3 +143,66 @@ def short(config: ConfigDict) -> ConfigDict:
 def named(name: str, variant: str) -> str:
     """Name of a config's variant; that of the usual one is the config's own."""
     return name if variant == "layer_cam" else f"{name}_{variant}"
+
+
+def row(table: str, encoder: str, variant: str) -> ConfigDict:
+    """One row of a published table on GlaS or CAMELYON16.
+
+    Args:
+      table: the config file's name.
+      encoder: of the table; SAT has its own.
+      variant: data set and method, such as "glas/layer_cam+pixelcam".
+    """
+    data, _, method = variant.partition("/")
+    cam, _, second = method.partition("+")
+    known = [*READOUTS, "sat", "unet"]
+    alone = cam == "unet" or (cam == "sat" and second == "negev")
+    if data not in SCHEDULES or cam not in known or second not in SECONDS or (alone and second):
+        raise ValueError(
+            f"unknown row {variant!r}; expected DATA/MAP, DATA/MAP+negev or DATA/MAP+pixelcam with "
+            f"DATA in {sorted(SCHEDULES)} and MAP in {known}"
+        )
+    encoder = DEIT if cam == "sat" else encoder
+    config = base(f"{table}/{variant}", encoder)
+    (glas if data == "glas" else camelyon16)(config)
+    config.head = {"sat": {"name": "conv_gap"}, "unet": None}.get(cam, {"name": READOUTS.get(cam)})
+    config.method = first_method(cam)
+    config.epochs, schedules = SCHEDULES[data]
+    config.optimizer = released_optimizer(encoder, *schedules.get(cam, schedules["classifier"]))
+    if cam == "unet":
+        config.optimizer.fast = ()
+        config.method.update(ENCODERS[encoder][3])
+    if second:
+        with_baseline(config, cam)
+        only_background = {"negatives": "background"} if data == "camelyon16" else {}
+        if second == "negev":
+            config.method = negev(encoder, **only_background)
+            config.optimizer = released_optimizer(encoder, *schedules["negev"])
+        else:
+            grid = {"seed_grid": 14 if cam == "sat" else 28} if only_background else {}
+            config.method = pixelcam(**only_background, **grid)
+            if cam == "sat":
+                config.method.dropout = 0.0
+    return config
+
+
+SCHEDULES = {  # epochs; learning rate and epochs of decay by kind of method
+    "glas": (
+        1000,
+        {
+            "classifier": (1e-3, (5, 10, 15, 20)),
+            "sat": (2e-3, (250, 500, 750)),
+            "negev": (0.1, (250, 500, 750)),
+            "unet": (0.01, (250, 500, 750)),
+        },
+    ),
+    "camelyon16": (
+        20,
+        {
+            "classifier": (1e-3, (5, 10, 15)),
+            "sat": (1e-3, (5, 10, 15)),
+            "negev": (0.01, (5, 10, 15)),
+            "unet": (0.01, (5, 10, 15)),
+        },
+    ),
+}

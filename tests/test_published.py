@@ -21,7 +21,7 @@ def test_lookup_joins_scores_and_rates():
         (("camelyon16", "resnet50", "layer_cam"), 33.2),
         (("glas", "vgg16", "deep_mil"), 73.3),
         (("camelyon16", "inception_v3", "layer_cam"), 53.7),
-        (("glas", "deit_tiny", "sat"), 65.9),
+        (("glas", "deit_tiny_patch16_224", "sat"), 65.9),
     ],
 )
 def test_lookup_takes_the_table_of_the_backbone(query, expected):
@@ -51,7 +51,7 @@ def test_lookup_leaves_out_dashes_and_reads_the_max_min_tables():
         {"data": "glas", "backbone": "resnet101", "method": "layer_cam"},
         {"data": "glas", "backbone": "resnet50", "method": "cam"},
         {"data": "glas", "backbone": "resnet50", "method": "sat"},
-        {"data": "glas", "backbone": "deit_tiny", "method": "layer_cam"},
+        {"data": "glas", "backbone": "deit_tiny_patch16_224", "method": "layer_cam"},
         {"data": "", "backbone": "", "method": "", "pixelcam": True},
     ],
 )

@@ -25,11 +25,16 @@ class Head(NamedTuple):
 
 
 def cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
-    """CAM (Zhou et al., CVPR 2016, eq. 2): what the head itself says of every pixel.
+    """CAM (Zhou et al., CVPR 2016, eq. 2): the class scores of the pixels, before they are pooled.
 
-    M = sum_k w_ck A_k + b_c for a linear head after average pooling; the class scores that a
-    max, log-sum-exp or WILDCAT head pools; the attention of a Deep MIL head.
+    M = sum_k w_ck A_k + b_c for a linear head after average pooling, and likewise for heads that
+    pool their scores otherwise (max, log-sum-exp, WILDCAT).
     """
+    return _pick(head.maps(features), label)
+
+
+def deep_mil(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
+    """Deep MIL (Ilse et al., ICML 2018): the attention that the class's pooling pays each pixel."""
     return _pick(head.maps(features), label)
 
 
@@ -81,7 +86,15 @@ def gradient(head: Head, features: Features, label: Int[Array, "b"]) -> Features
 
 def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:
     """The read-out called `name`."""
-    readouts = [cam, grad_cam, grad_cam_pp, grad_cam_pp_published, layer_cam, mean_features]
+    readouts = [
+        cam,
+        deep_mil,
+        grad_cam,
+        grad_cam_pp,
+        grad_cam_pp_published,
+        layer_cam,
+        mean_features,
+    ]
     names = {function.__name__: function for function in readouts}
     if name not in names:
         raise ValueError(f"unknown read-out {name!r}; have {sorted(names)}")

@@ -30,7 +30,7 @@ BACKBONES = {
     "resnet18": Backbone(resnet.resnet18, resnet.EXTRA_TENSORS),
     "resnet50": Backbone(resnet.resnet50, resnet.EXTRA_TENSORS),
     "vgg16": Backbone(vgg.VGG16, vgg.EXTRA_TENSORS, vgg.NEW_TENSORS, vgg.renamed),
-    "inceptionv3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
+    "inception_v3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
     **{
         name: Backbone(functools.partial(vit.build, name), vit.EXTRA_TENSORS, vit.NEW_TENSORS)
         for name in vit.VARIANTS

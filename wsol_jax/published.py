@@ -38,7 +38,8 @@ def lookup(
 
     Args:
       data: "glas" or "camelyon16".
-      backbone: "resnet50", "vgg16", "inception_v3", "deit_tiny" (PixelCAM), "resnet18" (max-min).
+      backbone: "resnet50", "vgg16", "inception_v3" or "deit_tiny_patch16_224" (PixelCAM), or
+        "resnet18" (max-min).
       method: the baseline or its read-out, such as "layer_cam".
       pixelcam, negev: whether that method is trained on top of it.
 
@@ -49,7 +50,9 @@ def lookup(
     name = method + " + pixelcam" * pixelcam + " + negev" * negev
     row = {}
     for table in tables(backbone):
-        if name in table.rows and (backbone == "deit_tiny") == (method == "sat"):  # both in Table 1
+        if name in table.rows and (backbone == "deit_tiny_patch16_224") == (
+            method == "sat"
+        ):  # both in Table 1
             row |= dict(zip(table.columns, table.rows[name], strict=True))
     start = f"{data}/"
     numbers = {column: number for column, number in row.items() if number is not None}
@@ -60,7 +63,7 @@ def tables(backbone: str) -> tuple[Table, ...]:
     """The tables that hold the main results of a backbone; empty where there are none."""
     return {
         "resnet50": (TABLE_1, TABLE_6),
-        "deit_tiny": (TABLE_1,),
+        "deit_tiny_patch16_224": (TABLE_1,),
         "vgg16": (TABLE_7,),
         "inception_v3": (TABLE_8,),
         "resnet18": (MAXMIN_TABLES_1_2,),
