@@ -45,6 +45,7 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.image_size = 224
     config.backbone = ConfigDict({"name": encoder, **backbone})
     config.weights = ConfigDict({"source": source, "allow_missing": (), "recalibrate": True})
+    config.weights.mean, config.weights.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     config.head = ConfigDict({"name": "wgap"})
     config.baseline = None
     config.batch_size = 32

@@ -72,13 +72,13 @@ def table(runs: list[dict]) -> list[str]:
 
 def official(config: dict, phase: str, name: str) -> str:
     """The paper's PxAP for a row, or nothing."""
-    pixelcam = name == "pixelcam"
-    if pixelcam:
+    second = {key: name == key for key in ("pixelcam", "negev")}
+    if any(second.values()):
         name = config["baseline"]["cam"]
     elif phase != "baseline" and config["baseline"]:
         return ""  # a control, which the paper has not
     backbone, data = config["backbone"]["name"], config["data"]["name"]
-    row = published.lookup(data=data, backbone=backbone, method=name, pixelcam=pixelcam)
+    row = published.lookup(data=data, backbone=backbone, method=name, **second)
     return f"{row['pxap']:.1f}" if row else ""
 
 

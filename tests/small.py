@@ -72,14 +72,20 @@ def small_config(method_name: str = "pixelcam"):
     config.backbone = {"name": "resnet18", "width": 8, "blocks": (1, 1, 1, 1)}
     config.weights.source = ""
     config.method = {"name": method_name, **METHODS[method_name]}
+    if method_name == "sat":
+        size = {"width": 16, "heads": 2, "depth": 4, "patch": 8, "grid": (4, 4)}
+        config.backbone = {"name": "deit_tiny_patch16_224", "location": True, **size}
+        config.head = {"name": "conv_gap"}
+    if method_name == "unet":
+        config.head = None
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
     return config
 
 
-def two_phases():
+def two_phases(method_name: str = "pixelcam"):
     """The same with a baseline before it."""
-    return common.with_baseline(small_config(), "layer_cam")
+    return common.with_baseline(small_config(method_name), "layer_cam")
 
 
 def small_data(config=None) -> experiment.Data:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import small
 
-from wsol_jax import checkpoint, experiment, selection, train
+from wsol_jax import checkpoint, experiment, logbook, report, selection, train
 
 PROGRAM = """
 import pathlib, sys
@@ -40,11 +40,11 @@ def _small_data(monkeypatch):
     monkeypatch.setattr(experiment, "open_data", small.small_data)
 
 
-def weights_of(folder):
-    """Every array of the last checkpoint of the second phase."""
-    checkpoints = checkpoint.Checkpoints(folder / "pixelcam" / "checkpoints")
-    built = experiment.build(small.two_phases(), small.two_phases().method)
-    like = experiment.initialize(small.two_phases(), built)
+def weights_of(folder, config=None):
+    """Every array of the last checkpoint of the last phase."""
+    config = config or small.two_phases()
+    checkpoints = checkpoint.Checkpoints(folder / config.method.name / "checkpoints")
+    like = experiment.initialize(config, experiment.build(config, config.method))
     variables = checkpoints.restore_variables(checkpoints.latest(), like)
     checkpoints.close()
     return variables
@@ -155,6 +155,64 @@ def test_sigterm_saves_and_exits_cleanly(finished, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
     train.run(small.two_phases(), tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
+
+
+@pytest.mark.parametrize("name", ["sat", "unet", "negev"])
+def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
+    """Stopped between two checkpoints, a run ends with the weights of one that was not."""
+    config = small.two_phases(name) if name == "negev" else small.small_config(name)
+    if name == "negev":
+        config.baseline.workdir = str(finished[0])
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
+    numbers = train.run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(logbook.Progress, "show", stop_at(3))
+        with pytest.raises(InterruptedError):
+            train.run(config, tmp_path / "halves")
+    assert not (tmp_path / "halves" / "metrics.json").exists()
+    assert train.run(config, tmp_path / "halves")["phases"] == numbers["phases"]
+    whole, halves = (weights_of(tmp_path / run, config) for run in ("whole", "halves"))
+    jax.tree.map(np.testing.assert_array_equal, whole, halves)
+    result = numbers["phases"][name]["maps"][name]
+    assert set(result) == {"last", "b_loc"} | ({"b_cl"} if name != "unet" else set())
+    assert (result["last"]["test"]["accuracy"] is None) == (name == "unet")
+    assert report.write(tmp_path / "whole").is_file()
+
+
+def stop_at(step):
+    def show(_, done, losses):
+        del losses
+        if done == step:
+            raise InterruptedError
+
+    return show
+
+
+def test_negev_leaves_the_classifier_as_it_was(finished, tmp_path):
+    folder, _ = finished
+    config = small.two_phases("negev")
+    config.baseline.workdir = str(folder)
+    train.run(config, tmp_path / "run")
+    trained = weights_of(tmp_path / "run", config)
+    best, built = selection.Best(folder / "baseline"), experiment.build(config, config.method)
+    like = experiment.initialize(config, experiment.build(config, config.baseline.method))
+    donor = best.variables(best.step("b_cl", "layer_cam"), like)
+    for module in built.frozen:
+        for collection in ("params", "batch_stats"):
+            if module in donor[collection]:
+                one, other = trained[collection][module], donor[collection][module]
+                jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_baseline_of_another_model_is_refused(finished, tmp_path):
+    folder, _ = finished
+    config = small.two_phases()
+    config.baseline.workdir, config.backbone.width = str(folder), 12
+    message = (
+        r"does not fit this config: backbone.width is 8 there, 12 here. Pass a run that does as"
+    )
+    with pytest.raises(ValueError, match=message):
+        train.run(config, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -1,5 +1,7 @@
 """Import of checkpoints: strict, by name, folded normalisation included."""
 
+import flax.traverse_util
+import golden_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import safetensors.numpy
 from golden_cases import draw_state
 
+from wsol_jax import experiment
 from wsol_jax.backbones import resnet, weights
 
 SMALL = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8)
@@ -64,6 +67,45 @@ def test_every_mismatch_is_listed(variables, tensors):
         "bn1.bias (3,), expected",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_truncated_file_is_named(tmp_path, tensors, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save = np.savez if suffix == ".npz" else lambda p, **k: safetensors.numpy.save_file(k, p)
+    save(path, **tensors)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    message = rf"weights{suffix} \({len(whole) // 2} bytes\) is not a whole .* fetch it again"
+    with pytest.raises(ValueError, match=message):
+        weights.load(str(path))
+
+
+def test_another_architecture_is_suspected_in_a_few_lines(variables):
+    others = {f"blocks.{i}.attn.qkv.weight": np.zeros((3, 1), np.float32) for i in range(24)}
+    with pytest.raises(ValueError, match="is it one of another architecture") as error:
+        weights.assign(variables, others)
+    assert "extra (24): blocks.0.attn.qkv.weight" in str(error.value)
+    assert "and 12 more" in str(error.value)
+    assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize("case", golden_cases.cases("01_"), ids=lambda case: case.name)
+def test_published_checkpoints_have_the_names_expected(case):
+    """Every tensor of torchvision's or timm's file finds its place; nothing else is missing."""
+    name = {"01_backbone_deit_tiny_timm": "deit_tiny_patch16_224"}.get(case.name)
+    name = name or case.spec["encoder"].replace("inceptionv3", "inception_v3")
+    kind = experiment.BACKBONES[name]
+    shapes = case.spec.get("torchvision_state", case.spec["state"])
+    fresh = jax.eval_shape(kind.make().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    file = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+    filled = weights.assign(fresh, kind.renamed(file), extra=kind.extra, allow_missing=kind.new)
+    absent = [
+        weights.torch_name(path)
+        for path, leaf in flax.traverse_util.flatten_dict(dict(filled)).items()
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+    assert set(absent) <= set(kind.new)
 
 
 def test_the_classifier_is_extra_unless_said(variables, tensors):

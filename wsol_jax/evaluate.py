@@ -98,7 +98,11 @@ def to_size(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array,
 
 def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
     def count(variables, batch):
-        image, truth, valid = augment.eval_view(batch)["image"], batch["mask"], batch["valid"]
+        image, truth, valid = (
+            augment.eval_view(batch, **method.normalization)["image"],
+            batch["mask"],
+            batch["valid"],
+        )
         logits, maps = method.localize(variables, image, batch["label"])
         full = {name: to_size(low, truth.shape[1:]) for name, low in maps.items()}
         accuracy = None
@@ -114,7 +118,7 @@ def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
 
 def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], dict[str, Array]]:
     def localize(variables, batch):
-        image = augment.eval_view(batch)["image"]
+        image = augment.eval_view(batch, **method.normalization)["image"]
         return method.localize(variables, image, batch["label"])[1]
 
     return localize

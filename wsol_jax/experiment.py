@@ -14,6 +14,7 @@ from wsol_jax import augment, heads, logbook, method
 from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
 
+SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
 RECALIBRATION_BATCH = 16
 
 
@@ -55,9 +56,15 @@ def open_data(config: Any) -> Data:
     def split(name, image_size=size):
         return sources.open_split(split=name, image_size=image_size, **options)
 
+    seen = split("train")
+    if seen.labels.max() >= config.num_classes:
+        raise ValueError(
+            f"the training images have labels up to {seen.labels.max()}, but num_classes is "
+            f"{config.num_classes}; pass --config.num_classes={seen.labels.max() + 1}"
+        )
     return Data(
         train=split("train", config.resize),
-        seen=split("train"),
+        seen=seen,
         valcl=split("valcl"),
         valpx=split("valpx"),
         test=split("test"),
@@ -80,7 +87,8 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     head = None
     if config.head:
         head = heads.build(num_classes=config.num_classes, **keywords(config.head))
-    return method.build(encoder=encoder, head=head, **keywords(section))
+    built = method.build(encoder=encoder, head=head, **keywords(section))
+    return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
 
 
 def initialize(config: Any, built: method.Method) -> dict[str, Any]:
@@ -112,7 +120,8 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
     if folded and recalibrate:
         logging.info("folded BatchNorm: taking its statistics from the training images")
         batches = data.seen.ordered(RECALIBRATION_BATCH)
-        images = (augment.eval_view(b)["image"][: b["valid"].sum()] for b in batches)
+        views = ((augment.eval_view(b, **built.normalization), b["valid"].sum()) for b in batches)
+        images = (view["image"][:count] for view, count in views)
         encoder = weights.recalibrate(built.model.encoder, encoder, images)
         facts["recalibrated"] = "one pass over the training images"
     return jax.device_get({k: {"encoder": v} for k, v in encoder.items()}), facts
@@ -143,6 +152,20 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
     logbook.write_json(path, resolved)
 
 
+def check_shared(workdir: pathlib.Path, config: Any) -> None:
+    """Raises ValueError where the run at `workdir` has another model or other training images."""
+    old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
+    differing = [name for name in _differences(old, new) if name.startswith(SHARED)]
+    if differing:
+        values = "; ".join(
+            f"{name} is {_at(old, name)} there, {_at(new, name)} here" for name in differing
+        )
+        raise ValueError(
+            f"the baseline at {workdir} does not fit this config: {values}. Pass a run that does "
+            "as --config.baseline.workdir=, or leave it empty to train one"
+        )
+
+
 def keywords(section: Any) -> dict[str, Any]:
     """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
@@ -153,6 +176,13 @@ def _differences(old, new, prefix=""):
         return [prefix] if old != new else []
     names = [(f"{prefix}.{k}".lstrip("."), k) for k in {**old, **new}]
     return [d for path, k in names for d in _differences(old.get(k), new.get(k), path)]
+
+
+def _at(tree, path):
+    """The entry of nested dictionaries at a dotted path, or None."""
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
 
 
 def _common(modules, donor):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from wsol_jax import methods
+from wsol_jax import augment, methods
 
 
 class Method(NamedTuple):
@@ -26,6 +26,7 @@ class Method(NamedTuple):
       localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1], at
         feature resolution; higher means object. A label of None stands for the predicted class.
         Logits of None: the method does not classify images.
+      mean, std: of the RGB values, in [0, 1], of the images that its weights were trained with.
       frozen: top modules of the model that do not learn ("encoder", "head").
     """
 
@@ -34,6 +35,13 @@ class Method(NamedTuple):
     loss: Callable[..., dict[str, Any]]
     localize: Callable[..., Any]
     frozen: tuple[str, ...] = ()
+    mean: tuple[float, float, float] = augment.IMAGENET_MEAN
+    std: tuple[float, float, float] = augment.IMAGENET_STD
+
+    @property
+    def normalization(self) -> dict[str, tuple[float, ...]]:
+        """The keywords of `augment.train_view` and `augment.eval_view`."""
+        return {"mean": self.mean, "std": self.std}
 
 
 def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:

@@ -48,7 +48,8 @@ def run(
 
     @jax.jit
     def localize(image):
-        logits, maps = method.localize(variables, augment.eval_view({"image": image})["image"])
+        view = augment.eval_view({"image": image}, **method.normalization)
+        logits, maps = method.localize(variables, view["image"])
         return None if logits is None else jax.nn.softmax(logits), maps[name]
 
     rows = []

@@ -62,7 +62,8 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     plain.head = {"name": "wgap"}  # of whatever the method has: the map does not see it
     untrained = experiment.build(plain, section)
     evaluator = evaluate.Evaluator(untrained, config.evaluation_batch_size)
-    variables = experiment.transplant(experiment.initialize(config, untrained), phase.start)
+    encoder = {k: {"encoder": v["encoder"]} for k, v in phase.start.items() if "encoder" in v}
+    variables = experiment.transplant(experiment.initialize(config, untrained), encoder)
     scores = evaluator.scores(evaluator.place(variables), data.test)
     background, foreground = scores.pxap[FLOOR].counts.sum(axis=1)
     return {

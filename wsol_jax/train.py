@@ -171,7 +171,7 @@ def make_step(
         size = batch["label"].shape[0]
         keys = parallel.image_keys(jax.random.fold_in(key, state.step), size, axis)
         view_keys, seed_keys, dropout_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
-        view = augment.train_view(batch, view_keys, size=crop)
+        view = augment.train_view(batch, view_keys, size=crop, **method.normalization)
         batch = method.prepare({**view, "epoch": state.step // per_epoch}, seed_keys)
         return update(method, transform, state, batch, dropout_keys, axis)
 
@@ -225,13 +225,15 @@ def _baseline_folder(config, workdir):
     """The baseline's own folder, or that of the finished run that `baseline.workdir` names."""
     if not config.baseline.workdir:
         return workdir / "baseline"
-    candidates = [pathlib.Path(config.baseline.workdir) / n for n in ("baseline", "classifier")]
+    root = pathlib.Path(config.baseline.workdir)
+    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
     for folder in candidates:
         if folder.is_dir():
+            experiment.check_shared(root, config)
             return folder
     raise FileNotFoundError(
-        f"no baseline at {config.baseline.workdir}; expected {candidates[0]} or {candidates[1]}, "
-        "which python -m wsol_jax.main --config=configs/layercam_glas.py makes"
+        f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
+        "of the baseline's config makes, such as configs/layercam_glas.py"
     )
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Variables = Mapping[str, Any]
+LISTED = 12  # names of each kind in an error message
 _FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may be from 1
 
 
@@ -26,6 +27,10 @@ def load(source: str) -> dict[str, np.ndarray]:
     Args:
       source: path of a `.safetensors` or `.npz` file, or a Hugging Face id `owner/model` or
         `owner/model:file` (the file is `model.safetensors` unless named).
+
+    Raises:
+      FileNotFoundError: there is no such file, and the name is not that of a model.
+      ValueError: the file is a pickle, or damaged.
     """
     path = pathlib.Path(source)
     if path.suffix in (".pth", ".pt", ".bin"):
@@ -35,12 +40,13 @@ def load(source: str) -> dict[str, np.ndarray]:
         )
     if not path.is_file():
         path = _download(source)
-    if path.suffix == ".npz":
-        tensors = dict(np.load(path, allow_pickle=False))
-    else:
-        import safetensors.numpy
-
-        tensors = safetensors.numpy.load_file(path)
+    try:
+        tensors = _read(path)
+    except Exception as error:  # whatever the two readers raise on a file that is not whole
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole .npz or .safetensors file "
+            f"({error}); fetch it again"
+        ) from error
     return {name: _float32(value) for name, value in tensors.items()}
 
 
@@ -60,7 +66,7 @@ def assign(
       allow_missing: PyTorch names that may be absent; these leaves keep their values.
 
     Raises:
-      ValueError: listing every missing, extra and misshapen tensor.
+      ValueError: listing missing, extra and misshapen tensors.
     """
     leaves = flax.traverse_util.flatten_dict(dict(variables))
     paths = {torch_name(path): path for path in leaves}
@@ -143,6 +149,15 @@ def _skip(name, skipped):
     return any(name.startswith(s) or name.endswith(s) for s in skipped)
 
 
+def _read(path):
+    if path.suffix == ".npz":
+        with path.open("rb") as file:
+            return dict(np.load(file, allow_pickle=False))
+    import safetensors.numpy
+
+    return safetensors.numpy.load_file(path)
+
+
 def _float32(value):
     return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
 
@@ -162,8 +177,9 @@ def _download(source):
 
 
 def _mismatch(missing, surplus, misshapen):
-    lines = ["the checkpoint does not fit the model"]
+    lines = ["the checkpoint does not fit the model; is it one of another architecture?"]
     for title, names in [("missing", missing), ("extra", surplus), ("misshapen", misshapen)]:
         if names:
-            lines.append(f"  {title} ({len(names)}): {', '.join(names)}")
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            lines.append(f"  {title} ({len(names)}): {', '.join(names[:LISTED])}{more}")
     return "\n".join(lines)
