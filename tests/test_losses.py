@@ -93,3 +93,41 @@ def test_arithmetic_is_single_precision_or_better():
     with jax.enable_x64(True):
         double = losses.partial_cross_entropy(logits.astype(jnp.float64), target, known)
         assert double.value.dtype == jnp.float64
+
+
+def test_the_distance_of_a_mean_is_not_the_mean_of_distances():
+    values, valid = jnp.array([0.1, 0.9, 5.0]), jnp.array([True, True, False])
+    distance = losses.Distance(losses.mean(values, valid), 0.5)
+    assert distance.value == pytest.approx(0, abs=1e-7)
+    away = losses.Distance(losses.mean(values, valid), 0.3)
+    assert away.value == pytest.approx(0.2)
+    gradient = jax.grad(lambda v: losses.Distance(losses.mean(v, valid), 0.3).value)(values)
+    np.testing.assert_allclose(gradient, [0.5, 0.5, 0])
+
+
+def test_devices_share_a_distance_and_agree_on_its_sign():
+    """One device lies above the target, the other below; together they lie below."""
+    values = jnp.array([[0.9, 0.7], [0.1, 0.0]])
+
+    def share(v):
+        term = losses.Distance(losses.mean(v, jnp.ones(2, bool)), 0.5)
+        return term.share(lambda local: jax.lax.psum(local, "data"))
+
+    shares, gradients = jax.vmap(jax.value_and_grad(share), axis_name="data")(values)
+    whole = jax.value_and_grad(
+        lambda v: losses.Distance(losses.mean(v, jnp.ones(4, bool)), 0.5).value
+    )(values.ravel())
+    assert shares.sum() == pytest.approx(float(whole[0]))
+    np.testing.assert_allclose(gradients.ravel(), whole[1])
+
+
+@pytest.mark.parametrize("t", [1.0, 2.5, 5.0])
+def test_the_log_barrier_and_its_slope_are_continuous(t):
+    joint = -1 / t**2
+    near = jnp.array([joint - 1e-5, joint + 1e-5])
+    values = losses.log_barrier(near, t)
+    slopes = jax.vmap(jax.grad(losses.log_barrier), (0, None))(near, t)
+    assert values[0] == pytest.approx(float(values[1]), abs=1e-3)
+    assert slopes[0] == pytest.approx(float(slopes[1]), rel=1e-3)
+    assert losses.log_barrier(jnp.array(-1.0), t) == 0
+    assert np.isfinite(losses.log_barrier(jnp.array(3.0), t))
