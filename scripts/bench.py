@@ -23,12 +23,28 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics, optimizer, train
-from wsol_jax.backbones import resnet
+from wsol_jax import (
+    augment,
+    cpu,
+    evaluate,
+    experiment,
+    heads,
+    logbook,
+    method,
+    metrics,
+    optimizer,
+    train,
+)
 from wsol_jax.data import sources
 
 FAST = ("encoder/layer4", "head", "pixel_head")
-READOUTS = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMPlusPlus", "layer_cam": "LayerCAM"}
+READOUTS = (
+    ("resnet50", "grad_cam", "GradCAM"),
+    ("resnet50", "grad_cam_pp", "GradCAMPlusPlus"),
+    ("resnet50", "layer_cam", "LayerCAM"),
+    ("vgg16", "grad_cam_pp", "GradCAMPlusPlus"),
+    ("inception_v3", "grad_cam_pp", "GradCAMPlusPlus"),
+)
 MEMORY_BATCH = 32
 SLICE = 8  # images whose features a CPU's caches hold better than those of 32
 
@@ -44,7 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     if jax.default_backend() == "cpu":
         cpu.keep_memory()
-    rows = [*training(options), *readouts(options), *evaluation(options), *pipeline(options)]
+    parts = (training, readouts, transformer, evaluation, pipeline)
+    rows = [row for part in parts for row in part(options)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
     text = f"{describe(options)}\n\n{table}\n"
     print(text)
@@ -74,11 +91,43 @@ def training(options):
         return
     import bench_torch
 
-    theirs = bench_torch.training_step(batch, options.size)
+    theirs = bench_torch.training_step("resnet50", batch, options.size)
     seconds = in_turns(options.rounds, ours=steps["classifier"], theirs=theirs)
     ratio = median_ratio(seconds["theirs"], seconds["ours"])
     rate = options.batch / statistics.median(seconds["theirs"])
     yield "classifier step, speed over PyTorch's", f"{ratio:.2f} (PyTorch {rate:.2f} images/s)", "1"
+
+
+def transformer(options):
+    """DeiT-Tiny with average pooling: forward pass and training step against timm's."""
+    name = "deit_tiny_patch16_224"
+    if not (has("torch") and has("timm")):
+        yield f"{name} against PyTorch", "not measured: torch or timm is not installed", ""
+        return
+    import bench_torch
+
+    built, start = build("classifier", options.size, name)
+    batch = random_batch(options.readout_batch, options.size)
+    image = augment.eval_view({"image": centre(batch, options.size)})["image"]
+    variables = {"params": start.params, "batch_stats": {}}
+    apply = jax.jit(built.model.apply, compiler_options=cpu.compiler_options())
+    pairs = {
+        "forward": (
+            functools.partial(run_and_wait, apply, variables, image),
+            bench_torch.forward(name, image),
+        ),
+        "training step": (
+            stepper(built, start, batch, options.size),
+            bench_torch.training_step(name, batch, options.size),
+        ),
+    }
+    for title, (ours, theirs) in pairs.items():
+        seconds = in_turns(options.rounds, ours=ours, theirs=theirs)
+        ratio = median_ratio(seconds["theirs"], seconds["ours"])
+        rates = [options.readout_batch / statistics.median(seconds[k]) for k in ("ours", "theirs")]
+        measured = f"{ratio:.2f} ({rates[0]:.1f} against {rates[1]:.1f} images/s)"
+        title = f"DeiT-Tiny {title}, batch {options.readout_batch}, speed over PyTorch's"
+        yield title, measured, "1"
 
 
 def readouts(options):
@@ -86,12 +135,11 @@ def readouts(options):
 
     Both sides map all images at once and `SLICE` at a time; each is credited with its faster way.
     """
-    _, state = build("classifier", options.size)
     batch = random_batch(options.readout_batch, options.size)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
-    variables = {"params": opposed(state.params), "batch_stats": state.batch_stats}
-    for name, title in READOUTS.items():
-        made, _ = build("classifier", options.size, readouts=(name,))
+    for encoder, name, title in READOUTS:
+        made, state = build("classifier", options.size, encoder, readouts=(name,))
+        variables = {"params": opposed(state.params), "batch_stats": state.batch_stats}
         localize = jax.jit(made.localize, compiler_options=cpu.compiler_options())
         logits, maps = jax.device_get(localize(variables, image))
         if not maps[name].any((1, 2)).all():
@@ -101,7 +149,7 @@ def readouts(options):
         if has("torch") and has("pytorch_grad_cam"):
             import bench_torch
 
-            package = bench_torch.readout(title, variables)
+            package = bench_torch.readout(encoder, title, variables)
             theirs = ways(package, np.asarray(image), logits.argmax(-1))
             low = package.low(np.asarray(image), logits.argmax(-1))
             difference = np.abs(maps[name] - low).max()
@@ -112,23 +160,14 @@ def readouts(options):
         )
         own = fastest(seconds, "ours")
         rate = f"{options.readout_batch / statistics.median(seconds[own]):.1f} images/s {own[6:]}"
+        row = f"{encoder}: {name}"
         if not theirs:
-            yield f"{name}, {options.readout_batch} images", rate, ""
+            yield f"{row}, {options.readout_batch} images", rate, ""
             continue
         other = fastest(seconds, "theirs")
         ratio = median_ratio(seconds[other], seconds[own])
         measured = f"{ratio:.2f}x the speed ({rate}; maps differ by {difference:.0e})"
-        yield f"{name} against grad-cam, {options.readout_batch} images", measured, "at least 3x"
-
-
-def opposed(params):
-    """The same weights, but the two classes are each other's opposite: one scores above 0.
-
-    The map of that one cannot be empty, as those of random weights often are.
-    """
-    kernel = params["head"]["linear"]["kernel"]
-    opposite = kernel.at[:, -2].set(-kernel[:, -1])
-    return {**params, "head": {"linear": {**params["head"]["linear"], "kernel": opposite}}}
+        yield f"{row} against grad-cam, {options.readout_batch} images", measured, "at least 3x"
 
 
 def ways(function, *arrays):
@@ -145,6 +184,16 @@ def fastest(seconds, side):
     """The name of the side's way with the least median time."""
     names = [name for name in seconds if name.startswith(side)]
     return min(names, key=lambda name: statistics.median(seconds[name]))
+
+
+def opposed(params):
+    """The same weights, but the two classes are each other's opposite: one scores above 0.
+
+    The map of that one cannot be empty, as those of random weights often are.
+    """
+    kernel = params["head"]["linear"]["kernel"]
+    opposite = kernel.at[:, -2].set(-kernel[:, -1])
+    return {**params, "head": {"linear": {**params["head"]["linear"], "kernel": opposite}}}
 
 
 def evaluation(options):
@@ -189,14 +238,14 @@ def pipeline(options):
         yield f"input pipeline, {source}, 256² from 256²", measured, ""
 
 
-def build(name, size, **keywords):
-    """A method on a stride-8 ResNet-50, and a fresh training state."""
+def build(name, size, encoder="resnet50", **keywords):
+    """A method on an encoder, by default a stride-8 ResNet-50, and a fresh training state."""
     dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
-    built = method.build(name, resnet.resnet50(dtype=dtype), heads.build("wgap", 2), **keywords)
+    model = experiment.BACKBONES[encoder].make(dtype=dtype)
+    built = method.build(name, model, heads.build("wgap", 2), **keywords)
     variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    params = variables["params"]
-    start = train.State(jnp.int32(0), params, variables["batch_stats"], transform().init(params))
-    return built, start
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    return built, train.State(jnp.int32(0), params, stats, transform().init(params))
 
 
 def transform():

@@ -1,9 +1,9 @@
-"""The PyTorch side of `bench.py`: the same ResNet-50, its training step, and `grad-cam`."""
+"""The PyTorch side of `bench.py`: the same encoders, their training steps, and `grad-cam`."""
 
+import functools
 import importlib
-import sys
-import types
 
+import flax.traverse_util
 import numpy as np
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from wsol_jax.backbones import weights
 
 WIDTHS, BLOCKS, STRIDES = (64, 128, 256, 512), (3, 4, 6, 3), (1, 2, 1, 1)
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512,) * 6)
 
 
 class Block(nn.Module):
@@ -35,8 +36,10 @@ class Block(nn.Module):
         return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class Classifier(nn.Module):
-    """ResNet-50 at stride 8, average pooling and a linear layer whose first row is not used."""
+class ResNet50(nn.Module):
+    """ResNet-50 at stride 8."""
+
+    channels = 2048
 
     def __init__(self):
         super().__init__()
@@ -50,18 +53,127 @@ class Classifier(nn.Module):
                 blocks.append(Block(channels, width, stride if index == 0 else 1))
                 channels = 4 * width
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(2048, 3)
 
     def forward(self, x):
         x = torch.relu(self.bn1(self.conv1(x)))
         x = nn.functional.max_pool2d(x, 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.linear(x.mean((2, 3)))[:, 1:]
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def last(self):
+        """The module whose output is mapped."""
+        return self.layer4
 
 
-def training_step(batch, size):
+class Vgg16(nn.Module):
+    """VGG16 without its last two poolings, and one more convolution."""
+
+    channels = 1024
+
+    def __init__(self):
+        super().__init__()
+        layers, channels = [], 3
+        for stage, widths in enumerate(VGG16):
+            layers += [nn.MaxPool2d(2)] if stage else []
+            for width in widths:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+        self.features = nn.Sequential(*layers)
+        self.conv6, self.relu = nn.Conv2d(channels, 1024, 3, padding=1), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.conv6(self.features(x)))
+
+    def last(self):
+        """The module whose output is mapped."""
+        return self.relu
+
+
+class InceptionV3(nn.Module):
+    """Torchvision's blocks up to Mixed_6e, padded, Mixed_6a without stride; two convolutions."""
+
+    channels = 1024
+    stem = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "pool", "Conv2d_3b_1x1")
+    stem += ("Conv2d_4a_3x3", "pool")
+    mixed = tuple(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e"))
+
+    def __init__(self):
+        super().__init__()
+        whole = torchvision().models.inception_v3(init_weights=False, aux_logits=False)
+        for name in {*self.stem, *self.mixed} - {"pool"}:
+            setattr(self, name, getattr(whole, name))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.padding = (1, 1)
+        for name in ("branch3x3", "branch3x3dbl_3"):
+            getattr(self.Mixed_6a, name).conv.stride = (1, 1)
+        self.Mixed_6a._forward = functools.partial(_without_stride, self.Mixed_6a)
+        self.SPG_A3_1b = nn.Sequential(nn.Dropout(), nn.Conv2d(768, 1024, 3, padding=1), nn.ReLU())
+        self.SPG_A3_2b = nn.Sequential(nn.Dropout(), nn.Conv2d(1024, 1024, 3, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        for name in self.stem:
+            if name == "pool":
+                x = nn.functional.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+            else:
+                x = getattr(self, name)(x)
+        for name in self.mixed:
+            x = getattr(self, name)(x)
+        return self.SPG_A3_2b(self.SPG_A3_1b(x))
+
+    def last(self):
+        """The module whose output is mapped."""
+        return self.SPG_A3_2b
+
+
+def _without_stride(block, x):
+    branches = (
+        block.branch3x3(x),
+        block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(x))),
+    )
+    return [*branches, nn.functional.max_pool2d(x, 3, 1, 1)]
+
+
+class DeitTiny(nn.Module):
+    """Timm's DeiT-Tiny/16: image -> patch tokens as a map."""
+
+    channels = 192
+
+    def __init__(self):
+        super().__init__()
+        torchvision()
+        self.vit = importlib.import_module("timm").create_model(
+            "deit_tiny_patch16_224", num_classes=0, dynamic_img_size=True
+        )
+
+    def forward(self, x):
+        tokens = self.vit.forward_features(x)[:, 1:]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+ENCODERS = {
+    "resnet50": ResNet50,
+    "vgg16": Vgg16,
+    "inception_v3": InceptionV3,
+    "deit_tiny_patch16_224": DeitTiny,
+}
+
+
+class Classifier(nn.Module):
+    """An encoder, average pooling and a linear layer whose first row is not used."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = ENCODERS[encoder]()
+        self.linear = nn.Linear(self.encoder.channels, 3)
+
+    def forward(self, x):
+        return self.linear(self.encoder(x).mean((2, 3)))[:, 1:]
+
+
+def training_step(encoder, batch, size):
     """A function that takes one SGD step on images that are already normalised."""
-    model = Classifier().train()
+    model = Classifier(encoder).train()
     sgd = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4)
     image = torch.randn(len(batch["label"]), 3, size, size)
     label = torch.as_tensor(batch["label"]).long()
@@ -74,27 +186,39 @@ def training_step(batch, size):
     return run
 
 
+def forward(encoder, image):
+    """A function that classifies images (b H W 3) without a gradient."""
+    model = Classifier(encoder).eval()
+    image = _nchw(image)
+
+    @torch.no_grad()
+    def run():
+        return model(image)
+
+    return run
+
+
 class readout:  # noqa: N801  (called like the functions beside it)
     """The `grad-cam` package's maps, as a function of images (b H W 3) and classes (b)."""
 
-    def __init__(self, title, variables):
-        package = import_grad_cam()
-        self._target = importlib.import_module(
-            "pytorch_grad_cam.utils.model_targets"
-        ).ClassifierOutputTarget
-        model = with_weights(variables)
-        self._cam = getattr(package, title)(model=model, target_layers=[model.layer4])
+    def __init__(self, encoder, title, variables):
+        torchvision()
+        package = importlib.import_module("pytorch_grad_cam")
+        targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+        self._target = targets.ClassifierOutputTarget
+        model = with_weights(encoder, variables)
+        self._cam = getattr(package, title)(model=model, target_layers=[model.encoder.last()])
 
     def __call__(self, image, label):
-        image = torch.as_tensor(np.moveaxis(image, -1, 1).copy())
-        return self._cam(input_tensor=image, targets=[self._target(int(k)) for k in label])
+        targets = [self._target(int(k)) for k in label]
+        return self._cam(input_tensor=_nchw(image), targets=targets)
 
     def low(self, image, label):
         """Min-max normalised maps before they are resized."""
         self(image, label)
         passed = self._cam.activations_and_grads
         maps = self._cam.get_cam_image(
-            torch.as_tensor(np.moveaxis(image, -1, 1).copy()),
+            _nchw(image),
             self._cam.target_layers[0],
             [self._target(int(k)) for k in label],
             passed.activations[0].numpy(),
@@ -106,36 +230,34 @@ class readout:  # noqa: N801  (called like the functions beside it)
         return maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
-def import_grad_cam():
-    """The `grad-cam` package, also where torchvision has no build for the PyTorch that is there.
+@functools.cache
+def torchvision():
+    """Torchvision's Python, also where its compiled part does not fit the PyTorch that is there.
 
-    The package imports a few image transforms from torchvision; nothing here calls them.
+    Importing it registers shapes of operators that the compiled part brings; none is used here.
     """
+    register, ignore = torch.library.register_fake, lambda *_, **__: lambda function: function
     try:
-        importlib.import_module("torchvision")
-    except (ImportError, RuntimeError):
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-        for name in ("", ".transforms", ".transforms.functional"):
-            module = types.ModuleType(f"torchvision{name}")
-            module.__getattr__ = lambda _: None
-            sys.modules[module.__name__] = module
-    return importlib.import_module("pytorch_grad_cam")
+        torch.library.register_fake = ignore
+        return importlib.import_module("torchvision")
+    finally:
+        torch.library.register_fake = register
 
 
-def with_weights(variables):
+def with_weights(encoder, variables):
     """The PyTorch model with our weights, in evaluation mode."""
-    import flax.traverse_util
-
-    model = Classifier().eval()
+    model = Classifier(encoder).eval()
     state = {}
     for path, leaf in flax.traverse_util.flatten_dict(dict(variables)).items():
-        name = weights.torch_name(path).removeprefix("encoder.").removeprefix("head.")
+        name = weights.torch_name(path).removeprefix("head.")
         value = np.asarray(leaf)
-        state[name] = torch.as_tensor(
-            (value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T).copy()
-        )
+        order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(value.ndim, range(value.ndim))
+        state[name] = torch.as_tensor(value.transpose(order).copy())
     missing, surplus = model.load_state_dict(state, strict=False)
     if surplus or any(not name.endswith("num_batches_tracked") for name in missing):
         raise ValueError(f"the models differ: missing {missing}, extra {surplus}")
     return model
+
+
+def _nchw(image):
+    return torch.as_tensor(np.moveaxis(np.asarray(image), -1, 1).copy())
