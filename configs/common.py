@@ -1,27 +1,58 @@
 """Blocks that configs share, as plain functions; what a config changes, it assigns visibly."""
 
+from typing import NamedTuple
+
 from ml_collections import ConfigDict
 
-ENCODERS = {  # by name: the backbone, its weights, what learns ten times as fast, NEGEV's decoder
-    "resnet50": (
-        {"stride_in": "conv2"},
-        "timm/resnet50.tv_in1k",
-        ("encoder/layer4", "head", "pixel_head"),
-        {"channels": (256, 128, 64, 32, 16)},
+
+class Encoder(NamedTuple):
+    """What a config has to know of an encoder.
+
+    Attributes:
+      weights: where its ImageNet weights are.
+      fast: paths of the parameters that learn ten times as fast.
+      features: side of its features of a 224² image.
+      backbone: keywords of its module.
+      decoder: keywords of NEGEV and U-Net.
+    """
+
+    weights: str
+    fast: tuple[str, ...]
+    features: int
+    backbone: dict
+    decoder: dict
+
+
+FIVE_BLOCKS = {"channels": (256, 128, 64, 32, 16)}
+ENCODERS = {
+    "resnet50": Encoder(
+        weights="timm/resnet50.tv_in1k",
+        fast=("encoder/layer4", "head", "pixel_head"),
+        features=28,
+        backbone={"stride_in": "conv2"},
+        decoder=FIVE_BLOCKS,
     ),
-    "vgg16": (
-        {},
-        "timm/vgg16.tv_in1k",
-        ("encoder/conv6", "head", "pixel_head", "decoder"),
-        {"channels": (256, 128, 64), "centre": True},
+    "vgg16": Encoder(
+        weights="timm/vgg16.tv_in1k",
+        fast=("encoder/conv6", "head", "pixel_head", "decoder"),
+        features=28,
+        backbone={},
+        decoder={"channels": (256, 128, 64), "centre": True},
     ),
-    "inception_v3": (
-        {},
-        "timm/inception_v3.tv_in1k",
-        ("encoder/SPG_A3", "head", "pixel_head", "decoder"),
-        {"channels": (256, 128, 64, 32, 16)},
+    "inception_v3": Encoder(
+        weights="timm/inception_v3.tv_in1k",
+        fast=("encoder/SPG_A3", "head", "pixel_head", "decoder"),
+        features=29,
+        backbone={},
+        decoder=FIVE_BLOCKS,
     ),
-    "deit_tiny_patch16_224": ({"location": True}, "timm/deit_tiny_patch16_224.fb_in1k", (), {}),
+    "deit_tiny_patch16_224": Encoder(
+        weights="timm/deit_tiny_patch16_224.fb_in1k",
+        fast=(),
+        features=14,
+        backbone={"location": True},
+        decoder={},
+    ),
 }
 DEIT = "deit_tiny_patch16_224"
 READOUTS = {"deep_mil": "deep_mil", "grad_cam_pp": "wgap", "layer_cam": "wgap"}  # and their heads
@@ -34,7 +65,6 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     `baseline` is None for a run of one phase, else a section like the top level's `method`,
     `optimizer`, `epochs` and `batch_size`; see `with_baseline`.
     """
-    backbone, source, _, _ = ENCODERS[encoder]
     config = ConfigDict()
     config.name = name
     config.notes = ()
@@ -43,8 +73,9 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.num_classes = 2
     config.resize = 256
     config.image_size = 224
-    config.backbone = ConfigDict({"name": encoder, **backbone})
-    config.weights = ConfigDict({"source": source, "allow_missing": (), "recalibrate": True})
+    config.backbone = ConfigDict({"name": encoder, **ENCODERS[encoder].backbone})
+    config.weights = ConfigDict({"source": ENCODERS[encoder].weights})
+    config.weights.allow_missing, config.weights.recalibrate = (), True
     config.weights.mean, config.weights.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     config.head = ConfigDict({"name": "wgap"})
     config.baseline = None
@@ -76,7 +107,7 @@ def released_optimizer(
 
     After epoch 20 every group is at the floor of 1e-6.
     """
-    fast = ENCODERS[encoder][2]
+    fast = ENCODERS[encoder].fast
     return ConfigDict({"learning_rate": learning_rate, "decay_epochs": decay_epochs, "fast": fast})
 
 
@@ -92,7 +123,7 @@ def pixelcam(**keywords) -> ConfigDict:
 
 def negev(encoder: str, **keywords) -> ConfigDict:
     """NEGEV with the decoder of an encoder."""
-    return ConfigDict({"name": "negev", **ENCODERS[encoder][3], **keywords})
+    return ConfigDict({"name": "negev", **ENCODERS[encoder].decoder, **keywords})
 
 
 def first_method(cam: str) -> ConfigDict:
@@ -172,7 +203,7 @@ def row(table: str, encoder: str, variant: str) -> ConfigDict:
     config.optimizer = released_optimizer(encoder, *schedules.get(cam, schedules["classifier"]))
     if cam == "unet":
         config.optimizer.fast = ()
-        config.method.update(ENCODERS[encoder][3])
+        config.method.update(ENCODERS[encoder].decoder)
     if second:
         with_baseline(config, cam)
         only_background = {"negatives": "background"} if data == "camelyon16" else {}
@@ -180,7 +211,7 @@ def row(table: str, encoder: str, variant: str) -> ConfigDict:
             config.method = negev(encoder, **only_background)
             config.optimizer = released_optimizer(encoder, *schedules["negev"])
         else:
-            grid = {"seed_grid": 14 if cam == "sat" else 28} if only_background else {}
+            grid = {"seed_grid": ENCODERS[encoder].features} if only_background else {}
             config.method = pixelcam(**only_background, **grid)
             if cam == "sat":
                 config.method.dropout = 0.0

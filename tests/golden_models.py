@@ -3,9 +3,11 @@
 import functools
 import re
 
+import golden_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from golden_cases import Case
 
 from wsol_jax import heads, method
@@ -42,6 +44,25 @@ SAT_ENCODER = re.compile(r"^(cls|loc)_token|^(pos|loc)_embed|^(patch_embed|block
 HIDDEN = re.compile(r"^pixel_wise_classification_head\.conv(\d)\.(0|1)\.")
 
 
+LABELS = jnp.array([0, 1])
+
+
+def known(prefix, *parts):
+    """The cases of a kind on the backbones and heads that are here."""
+    found = [c for c in golden_cases.cases(prefix) if any(p in c.name for p in parts)]
+    return pytest.mark.parametrize("case", found, ids=[c.name for c in found])
+
+
+@functools.cache
+def images(dtype="float32"):
+    return jnp.asarray(golden_cases.inputs()[0], dtype)
+
+
+def float64_images():
+    """The recorded network input: float32 values, upcast."""
+    return jnp.asarray(golden_cases.inputs()[0].astype(np.float32), jnp.float64)
+
+
 def encoder_name(case: Case) -> str:
     """The backbone that the case was recorded with."""
     if "_deit_tiny" in case.name:
@@ -62,7 +83,7 @@ def head(case: Case, **keywords):
         return heads.build("wgap", 2)
     recorded = case.spec.get("spec", case.spec)
     options = {**recorded.get("kwargs", {}), **recorded.get("aux", {})}
-    ours, names = HEADS[recorded["head"]]
+    ours, names = HEADS[recorded.get("head", "WGAP")]
     if ours == "wildcat":
         keywords = {"alpha": 0.0, **keywords}  # the term that the released code loses
     if ours != "deep_mil":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import test_golden_models
+import test_golden_methods
 from golden_models import close
 
 from wsol_jax import optimizer, train
@@ -46,7 +46,7 @@ def test_step_decay(case):
 def test_parameter_groups(case):
     recorded = case.spec["groups"]["pixelcam_resnet50"]
     pixelcam = golden_cases.cases("04_pixelcam_resnet50_WGAP_linear")[0]
-    built, variables = test_golden_models.pixelcam(pixelcam)
+    built, variables = test_golden_methods.pixelcam(pixelcam)
     del built
     labels = jax.tree.leaves(optimizer.groups(variables["params"], FAST))
     sizes = [x.size for x in jax.tree.leaves(variables["params"])]
@@ -65,10 +65,10 @@ def test_five_training_steps_in_float64(case):
         )
         params = variables["params"]
         state = train.State(0, params, variables["batch_stats"], transform.init(params))
-        image = test_golden_models.float64_images()
+        image = golden_models.float64_images()
         step = jax.jit(lambda state, batch: train.update(built, transform, state, batch, None))
         for number, expected in enumerate(case.arrays["f64/trajectory"]):
-            batch = test_golden_models.batch_of(seeds_of(case, number), image)
+            batch = test_golden_methods.batch_of(seeds_of(case, number), image)
             state, losses = step(state, batch)
             got = [losses["total"], losses["image"], losses["pixel"]]
             close(np.array(got), expected[:3], 1e-7)
@@ -80,7 +80,7 @@ def test_five_training_steps_in_float64(case):
 def check_state(case, state):
     """Weights and running statistics after two updates."""
     collections = {"params": state.params, "batch_stats": state.batch_stats}
-    leaves = test_golden_models.named(collections, case)
+    leaves = test_golden_methods.named(collections, case)
     for name in [n for n in case.arrays if n.startswith("f64/after2/")]:
         close(leaves[name.removeprefix("f64/after2/")][case.strides(name)], case.arrays[name], 1e-8)
 
@@ -97,4 +97,4 @@ def check_outputs(case, built, state, image):
 
 def seeds_of(case, step):
     positions, targets = case.arrays[f"seeds/step{step}"], case.arrays[f"seeds/step{step}_values"]
-    return test_golden_models.as_seeds(positions, targets)
+    return test_golden_methods.as_seeds(positions, targets)

@@ -1,0 +1,309 @@
+"""PixelCAM, SAT, NEGEV and U-Net against recorded outputs of the original code."""
+
+import flax.traverse_util
+import golden_cases
+import golden_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_models import LABELS, close, float64_images, images, known, nchw
+
+from wsol_jax import ops, seeds
+from wsol_jax.backbones import weights
+
+ZERO = 1e-12  # a bias before a normalisation has no gradient; what is recorded is rounding
+PIXEL_HEADS = {"multiple_layer": "multi_layer", "one_layer": "one_layer"}
+
+
+@pytest.fixture(autouse=True)
+def _highest_precision():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def pixelcam(case, dtype=jnp.float32, **keywords):
+    """PixelCAM of a recorded case, and its variables."""
+    options = case.spec["spec"]["aux"]
+    depth = next((PIXEL_HEADS[k] for k in options if k in PIXEL_HEADS), "linear")
+    norm = options.get("batch_norm", False)
+    built = golden_models.build(
+        case, "pixelcam", pixel_head=depth, pixel_batch_norm=norm, **keywords
+    )
+    return built, golden_models.variables(built, case, dtype)
+
+
+@known("04_", "")
+def test_pixelcam_maps(case):
+    built, variables = pixelcam(case)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
+    outputs = jax.jit(built.model.apply)(variables, images())
+    close(outputs["logits"], case.arrays["logits"], 5e-5)
+    close(nchw(outputs["pixel_logits"]), case.arrays["pixel_logits"], 5e-5)
+    logits, maps = jax.jit(built.localize)(variables, images())
+    close(logits, case.arrays["logits"], 5e-5)
+    final = ops.resize_maps(maps["pixelcam"], (224, 224))
+    for image in range(2):
+        stem = f"loc/img{image}"
+        low = case.arrays[f"{stem}/softmax_fg_lowres"]
+        assert np.abs(maps["pixelcam"][image] - low).max() <= 5e-4
+        kept = final[image][case.strides(f"{stem}/final224")]
+        assert np.abs(kept - case.arrays[f"{stem}/final224"]).max() <= 5e-4
+
+
+@known("04_", "")
+def test_pixelcam_losses(case):
+    recorded = case.spec["losses"]
+    built, variables = pixelcam(case)
+    weak, _ = pixelcam(case, pixel_weight=0.1)
+    side = case.spec["tensors"]["pixel_logits"]["shape"][-1]
+    coarse, _ = pixelcam(case, seed_grid=side)
+    outputs = jax.jit(built.model.apply)(variables, images())
+    fine = drawn(case, "224")
+    positive = fine._replace(known=fine.known & (LABELS == 1)[:, None])
+    for name, method, pixels in [
+        ("lambda1_224", built, fine),
+        ("lambda0.1_224", weak, fine),
+        ("lambda1_lowres", coarse, drawn(case, "lowres")),
+        ("lambda1_224_camelyon_neg_images_skipped", built, positive),
+    ]:
+        if name in recorded:
+            total, _ = combine(method.loss(outputs, batch_of(pixels, images())))
+            assert float(total) == pytest.approx(recorded[name]["total"], rel=2e-5, abs=1e-6)
+
+
+@known("04_", "resnet50_WGAP_linear")
+def test_without_seeds_only_the_image_counts(case):
+    built, _ = pixelcam(case)
+    fine = drawn(case, "224")
+    batch = batch_of(fine._replace(known=jnp.zeros_like(fine.known)), images())
+    outputs = {"logits": jnp.ones((2, 2)), "pixel_logits": jnp.ones((2, 28, 28, 2))}
+    # The released mean over no pixel is NaN; ours adds nothing, and no gradient either.
+    total, terms = combine(built.loss(outputs, batch))
+    gradient = jax.grad(lambda o: combine(built.loss(o, batch))[0])(outputs)
+    assert float(total) == float(terms["image"])
+    np.testing.assert_array_equal(gradient["pixel_logits"], 0)
+
+
+@known("04_", "")
+def test_pixelcam_gradients_in_float64(case):
+    modes = {"lambda1_224": False, "train_mode": True}
+    with jax.enable_x64(True):
+        built, variables = pixelcam(case, jnp.float64)
+        batch = batch_of(drawn(case, "224"), float64_images())
+        for mode, train in modes.items():
+            if f"f64/grad_l2:{mode}" not in case.spec["losses"]:
+                continue
+            (total, (outputs, stats)), gradients = objective(built, variables, batch, train)
+            expected = case.spec["losses"][f"f64/{mode}"][0]
+            assert float(total) == pytest.approx(expected, rel=1e-9)
+            check_gradients(case, f"f64/grad/{mode}", gradients)
+            lengths = norms(gradients, case)
+            for name, value in case.spec["losses"][f"f64/grad_l2:{mode}"].items():
+                assert lengths[name] == pytest.approx(value, rel=1e-7, abs=ZERO), name
+            if train:
+                close(outputs["logits"], case.arrays["f64/train_mode/logits"], 1e-8)
+                running = named({"batch_stats": stats}, case)
+                for name in [n for n in case.arrays if n.startswith("train_mode/encoder.")]:
+                    value = running[name.removeprefix("train_mode/")][case.strides(name)]
+                    close(value, case.arrays[name], 5e-5)
+
+
+@known("05_", "")
+def test_sat(case):
+    name = "pixelcam" if "pixelcam" in case.name else "sat"
+    built = golden_models.build(case, name)
+    variables = golden_models.variables(built, case)
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert count + 9 == case.spec["n_params"]  # the published count has the fixed smoothing kernel
+    outputs = jax.jit(built.model.apply)(variables, images())
+    close(outputs["logits"], case.arrays["logits"], 5e-5)
+    masks, features = jax.jit(built.model.encoder.apply)(
+        {"params": variables["params"]["encoder"]}, images()
+    )
+    tokens = features.reshape(2, -1, 192)[case.strides("patch_tokens_normed")]
+    close(tokens, case.arrays["patch_tokens_normed"], 5e-5)
+    recorded = case.arrays["mask_all_layers_img0"][-3:, 1:-1]
+    close(jnp.moveaxis(masks[0], -1, 0).reshape(3, -1), recorded, 5e-5)
+    logits, maps = jax.jit(built.localize)(variables, images())
+    close(logits, case.arrays["logits"], 5e-5)
+    final = ops.resize_maps(maps[name], (224, 224))
+    for image in range(2):
+        stem = f"loc/img{image}"
+        kept = final[image][case.strides(f"{stem}/final224")]
+        assert np.abs(kept - case.arrays[f"{stem}/final224"]).max() <= 5e-4
+        if name == "sat":
+            close(outputs["map"][image], case.arrays[f"{stem}/raw"], 5e-5)
+
+
+@known("05_", "sat_deit_tiny")
+@pytest.mark.parametrize("area", [0.35, 0.25])
+def test_sat_losses_and_gradients(case, area):
+    recorded = case.spec["losses"].get(f"area_th_{area}")
+    if not recorded:
+        pytest.skip(f"{case.name} records no losses")
+    with jax.enable_x64(True):
+        built = golden_models.build(case, "sat", area=area)
+        variables = golden_models.variables(built, case, jnp.float64)
+        values, total, gradients = evaluated(built, variables, {})
+    assert total == pytest.approx(recorded["total"], rel=2e-5)
+    for ours, theirs in [("image", "ce"), ("area", "ba_term"), ("binarisation", "norm_term")]:
+        assert values[ours] == pytest.approx(recorded[theirs], rel=2e-5)
+    if f"f64/area_th_{area}_total" in case.spec["losses"]:
+        exact = case.spec["losses"][f"f64/area_th_{area}_total"]
+        assert total == pytest.approx(exact, rel=1e-8)
+        check_gradients(case, f"f64/grad/area_th_{area}", gradients)
+
+
+def decoded(case, dtype=jnp.float32, **keywords):
+    """NEGEV or U-Net of a recorded case, and its variables."""
+    name = "unet" if "_unet_" in case.name else "negev"
+    shape = {"channels": tuple(case.spec["decoder_channels"]), "centre": "vgg" in case.name}
+    built = golden_models.build(case, name, **shape, **keywords)
+    return name, built, golden_models.variables(built, case, dtype)
+
+
+@known("06_", "")
+def test_decoders(case):
+    name, built, variables = decoded(case)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
+    outputs = jax.jit(built.model.apply)(variables, images())
+    strides = case.strides("map_logits")
+    close(nchw(outputs["pixel_logits"])[strides], case.arrays["map_logits"], 5e-5)
+    logits, maps = jax.jit(built.localize)(variables, images())
+    if name == "unet":
+        assert logits is None
+    else:
+        close(logits, case.arrays["logits"], 5e-5)
+    for image in range(2):
+        title = f"loc/img{image}/softmax_fg224"
+        kept = maps[name][image][case.strides(title)]
+        assert np.abs(kept - case.arrays[title]).max() <= 5e-4
+        chosen = np.unpackbits(case.arrays[f"loc/img{image}/argmax_packed"]).reshape(224, 224)
+        assert np.mean((maps[name][image] > 0.5) != chosen) < 1e-4  # but for ties
+
+
+@known("06_", "")
+def test_decoder_losses_and_gradients(case):
+    recorded = case.spec["losses"]
+    with jax.enable_x64(True):
+        if "_unet_" in case.name:
+            _, built, variables = decoded(case, jnp.float64)
+            target = jnp.asarray(golden_cases.masks(), jnp.int32)
+            values, total, gradients = evaluated(built, variables, {"mask": target})
+            assert values["pixel"] == pytest.approx(recorded["seg_ce"], rel=2e-5)
+        else:
+            _, built, variables = decoded(case, jnp.float64, size_weight=1.0)
+            target = seeds.dense(drawn(case, "224"), (224, 224))
+            values, total, gradients = evaluated(built, variables, {"target": target})
+            every = recorded["self_learning_negev(apply_negative_samples=True)"]
+            assert values["pixel"] == pytest.approx(every, rel=2e-5)
+            size = recorded["max_sizepos_negev(elb t=1.0)"]
+            assert values["size"] == pytest.approx(size, rel=2e-5)
+            frozen = {k: v for k, v in gradients.items() if k in built.frozen}
+            assert set(frozen) == {"encoder", "head"}
+            assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
+        assert total == pytest.approx(recorded["f64/total"], rel=1e-8)
+        check_gradients(case, "f64/grad", gradients)
+
+
+@known("06_", "negev")
+def test_negev_terms_of_negative_images(case):
+    recorded = case.spec["losses"]
+    _, built, variables = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
+    target = seeds.dense(drawn(case, "224"), (224, 224))
+    target = jnp.where((LABELS > 0)[:, None, None], target, seeds.IGNORE)
+    values, _, _ = evaluated(built, variables, {"target": target}, images())
+    positive = recorded["self_learning_negev(apply_negative_samples=False)"]
+    assert values["pixel"] == pytest.approx(positive, rel=2e-5)
+    assert values["background"] == pytest.approx(recorded["negative_samples_negev"], rel=2e-5)
+    assert values["size"] == pytest.approx(recorded["max_sizepos_negev(elb t=5.0)"], rel=2e-5)
+
+
+def evaluated(built, variables, batch, image=None):
+    """Terms of the loss in evaluation mode, their sum, and its gradient."""
+    batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, **batch}
+    image = float64_images() if image is None else image
+
+    def objective(params):
+        outputs = built.model.apply({**variables, "params": params}, image)
+        terms = built.loss(outputs, batch)
+        values = {name: term.value for name, (_, term) in terms.items()}
+        return sum(weight * term.value for weight, term in terms.values()), values
+
+    (total, values), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+        variables["params"]
+    )
+    return values, total, gradients
+
+
+def drawn(case, grid):
+    """The recorded seed pixels of both images, as our seeds."""
+    positions = case.arrays[f"seeds/{grid}"]
+    targets = case.arrays[f"seeds/{grid}_values"]
+    return as_seeds(positions, targets)
+
+
+def as_seeds(positions, targets, images=2):
+    count = max(np.bincount(positions[:, 0], minlength=images))
+    points = np.zeros((images, count, 2), np.int32)
+    target = np.zeros((images, count), np.int32)
+    known = np.zeros((images, count), bool)
+    for image in range(images):
+        rows = positions[:, 0] == image
+        points[image, : rows.sum()] = positions[rows][:, 1:]
+        target[image, : rows.sum()] = targets[rows]
+        known[image, : rows.sum()] = True
+    return seeds.Seeds(jnp.asarray(points), jnp.asarray(target), jnp.asarray(known))
+
+
+def combine(terms):
+    """Total loss and its parts, as a training step forms them."""
+    values = {
+        name: ratio.total / jnp.maximum(ratio.weight, 1) for name, (_, ratio) in terms.items()
+    }
+    return sum(weight * values[name] for name, (weight, _) in terms.items()), values
+
+
+def objective(built, variables, batch, train=False):
+    """Total loss, (outputs, batch statistics), and the gradients of all parameters."""
+
+    def loss(params):
+        outputs, updates = built.model.apply(
+            {**variables, "params": params}, batch["image"], None, train, mutable=["batch_stats"]
+        )
+        return combine(built.loss(outputs, batch))[0], (outputs, updates.get("batch_stats", {}))
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+
+def batch_of(seed_pixels, image):
+    return {"image": image, "label": LABELS, "valid": jnp.ones(2, bool), "seeds": seed_pixels}
+
+
+def check_gradients(case, prefix, gradients):
+    ours = named({"params": gradients}, case)
+    names = [n for n in case.arrays if n.startswith(f"{prefix}/")]
+    assert names, f"{case.name} records no gradients under {prefix}"
+    for name in names:
+        gradient = ours[name.removeprefix(f"{prefix}/")][case.strides(name)]
+        if np.abs(case.arrays[name]).max() < ZERO:
+            assert np.abs(gradient).max() < ZERO
+        else:
+            close(gradient, case.arrays[name], 1e-8)
+
+
+def norms(gradients, case):
+    return {k: np.linalg.norm(v) for k, v in named({"params": gradients}, case).items()}
+
+
+def named(collections, case):
+    """Our leaves under the recorded names, in PyTorch's layout."""
+    shapes = case.shapes
+    blank = golden_models.renamed({name: np.zeros(shape) for name, shape in shapes.items()})
+    originals = dict(zip(blank, shapes, strict=True))
+    leaves = {}
+    for path, leaf in flax.traverse_util.flatten_dict(collections).items():
+        name = originals[weights.torch_name(path)]
+        leaves[name] = golden_models.torch_layout(np.asarray(leaf), shapes[name])
+    return leaves
