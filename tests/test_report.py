@@ -274,6 +274,21 @@ def test_headline_admits_what_was_not_gained(tmp_path, pxap, sentence):
     assert sentence in page_of(tmp_path).text
 
 
+def test_the_gain_is_over_the_map_that_gave_the_seeds(tmp_path):
+    """Whatever other maps the baseline was judged by, and in whatever order they are kept."""
+    fabricate(tmp_path, pxap=(70.0, 80.0))
+
+    def judged_by_another(metrics):
+        maps = metrics["phases"]["baseline"]["maps"]
+        other = json.loads(json.dumps(maps["layer_cam"]).replace("70.0", "60.0"))
+        metrics["phases"]["baseline"]["maps"] = {"grad_cam_pp": other, **maps}
+
+    change(tmp_path / "metrics.json", judged_by_another)
+    page = page_of(tmp_path)
+    assert "PixelCAM raises the PxAP of LayerCAM from 70.0 to 80.0 (+10.0)" in page.text
+    assert re.search(r"Published: 75\.1 to 83\.6\s+\(\+8\.5\)", page.text)
+
+
 def test_run_of_the_classifier_alone(tmp_path):
     fabricate(tmp_path, phases=ALONE)
     page = page_of(tmp_path)

@@ -175,13 +175,17 @@ def name_of(key: str) -> str:
 
 
 def _kinds(run: Run) -> list[MapKind]:
-    """Every kind of map with test results or, while there are none, with a history."""
-    kinds = []
+    """Every kind of map with test results or, while there are none, with a history.
+
+    Of a baseline's maps the one that gave the seeds comes first: the gain is over it.
+    """
+    kinds, origin = [], _at(run.config, "baseline", "cam")
     for phase, method in run.phases.items():
         tested = _at(run.metrics, "phases", phase, "maps") or {}
         history = run.histories[phase]
         keys = [key for row in history[:1] for key in row if key.startswith(PXAP)]
-        for name in dict.fromkeys([*tested, *(key.removeprefix(PXAP) for key in keys)]):
+        names = dict.fromkeys([*tested, *(key.removeprefix(PXAP) for key in keys)])
+        for name in sorted(names, key=lambda name: name != origin):
             rows = [
                 {
                     "epoch": row["epoch"],
