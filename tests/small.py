@@ -45,7 +45,7 @@ def transform(built: method.Method | None = None):
 
 def begin(built: method.Method) -> train.State:
     """A fresh state."""
-    variables = built.model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     return train.State(jnp.int32(0), params, stats, transform(built).init(params))
