@@ -43,6 +43,8 @@ def test_only_the_newest_and_the_kept_stay(checkpoints):
     for step, keep in [(0, {0}), (1, {0}), (2, {0}), (3, {2})]:
         checkpoints.save(step, state_of(step), {}, keep)
     assert checkpoints.latest() == 3
+    names = {path.name for path in checkpoints.folder.iterdir() if path.is_dir()}
+    assert names == {"2", "3"}  # nothing lies aside either: a long run would fill the disk
     reopened = checkpoint.Checkpoints(checkpoints.folder)
     np.testing.assert_array_equal(reopened.restore(2, state_of(0))["params"]["w"], 2)
     for step in (0, 1):

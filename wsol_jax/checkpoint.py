@@ -5,6 +5,7 @@ and selection) as JSON, written as one: either all of it is there, or none.
 """
 
 import pathlib
+import shutil
 from collections.abc import Collection
 from typing import Any
 
@@ -51,6 +52,8 @@ class Checkpoints:
             ) from error
         for old in set(self._manager.all_steps()) - {step, *keep}:
             self._manager.delete(old)
+        if jax.process_index() == 0:  # Orbax only moves them there; what is left goes next time
+            shutil.rmtree(self.folder / TO_DELETE, ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, as NumPy arrays in the structure of `like`."""
