@@ -17,7 +17,8 @@ from wsol_jax import published
 
 FILES = ("config.json", "record.json", "metrics.json")
 CHECKPOINTS = {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}
-HEADER = ("run", "map", "seeds", "PxAP B-LOC", "PxAP B-CL", "PxAP last", "accuracy B-LOC", "paper")
+HEADER = ("run", "map", "seeds", "PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last")
+HEADER += ("accuracy B-LOC", "paper")
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=pathlib.Path)
     parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--note", action="append", default=[], help="a paragraph for the README")
     options = parser.parse_args()
     runs = [read(folder) for folder in options.runs]
     for folder, run in zip(options.runs, runs, strict=True):
@@ -32,7 +34,8 @@ def main() -> None:
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copyfile(folder / name, target / name)
-    text = "\n".join([describe(runs), "", *table(runs), "", *floors(runs)]) + "\n"
+    notes = [line for note in options.note for line in ("", note)]
+    text = "\n".join([describe(runs), "", *table(runs), "", *floors(runs), *notes]) + "\n"
     (options.output / "README.md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -59,15 +62,24 @@ def table(runs: list[dict]) -> list[str]:
             shared = phase == "baseline" and run["config"]["baseline"]["workdir"]
             for name, checkpoints in results["maps"].items():
                 if not shared:
-                    found[run["name"], phase, name].append((checkpoints, run["config"]))
+                    found[run["name"], phase, name].append((checkpoints, run))
     rows = [HEADER, ["---"] * len(HEADER)]
-    for (run, phase, name), entries in found.items():
+    for (title, phase, name), entries in found.items():
         checkpoints = [entry for entry, _ in entries]
         pxap = [spread([c[k]["test"]["pxap"] for c in checkpoints if k in c]) for k in CHECKPOINTS]
         accuracy = spread([c["b_loc"]["test"]["accuracy"] for c in checkpoints])
-        seeds, paper = str(len(entries)), official(entries[0][1], phase, name)
-        rows.append((run, f"{phase}: {name}", seeds, *pxap, accuracy, paper))
+        seeds, paper = str(len(entries)), official(entries[0][1]["config"], phase, name)
+        gains = spread([gain(c["b_loc"], run, phase) for c, run in entries])
+        rows.append((title, f"{phase}: {name}", seeds, pxap[0], gains, *pxap[1:], accuracy, paper))
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def gain(result: dict, run: dict, phase: str) -> float | None:
+    """B-LOC PxAP of a second phase over the map that gave its seeds, in the same run."""
+    if phase == "baseline" or not run["config"]["baseline"]:
+        return None
+    seeds = run["phases"]["baseline"]["maps"][run["config"]["baseline"]["cam"]]
+    return result["test"]["pxap"] - seeds["b_loc"]["test"]["pxap"]
 
 
 def official(config: dict, phase: str, name: str) -> str:
@@ -101,7 +113,7 @@ def describe(runs: list[dict]) -> str:
     record = runs[0]["record"]
     starts = [start for run in runs for start in (run["record"], *run["record"]["earlier"])]
     total = sum(start.get("seconds", 0.0) for start in starts)
-    commits = sorted({run["record"]["commit"] for run in runs})
+    commits = sorted({start["commit"] for start in starts})
     notes = sorted({note for run in runs for note in run["record"]["notes"]})
     return "\n".join(
         [

@@ -53,6 +53,16 @@ def test_only_the_newest_and_the_kept_stay(checkpoints):
     reopened.close()
 
 
+def test_variables_of_another_model_are_refused(checkpoints):
+    """Not filled up with whatever the new model began with."""
+    checkpoints.save(4, {"params": {"w": np.ones(3), "layer1_0": np.ones(2)}}, {}, keep=())
+    renamed = {"params": {"w": np.zeros(3), "layer1.0": np.zeros(2)}}
+    with pytest.raises(ValueError, match=r"lacks 1 arrays, the first of them params/layer1.0"):
+        checkpoints.restore_variables(4, renamed)
+    fewer = checkpoints.restore_variables(4, {"params": {"w": np.zeros(3)}})
+    np.testing.assert_array_equal(fewer["params"]["w"], 1)
+
+
 def test_a_failed_save_names_the_last_good_one(checkpoints, monkeypatch):
     checkpoints.save(1, state_of(1), {}, keep=())
 

@@ -60,12 +60,29 @@ class Checkpoints:
         return self._restore(step, like, partial_restore=False)
 
     def restore_variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        """The model's variables of `step`, in the structure of `like`, without the optimizer's."""
+        """The model's variables of `step`, in the structure of `like`, without the optimizer's.
+
+        Raises:
+          ValueError: the checkpoint is one of another model, and lacks some of them.
+        """
+        absent = sorted(_names(like) - _names(self._saved(step)))
+        if absent:  # Orbax would leave the values of `like` there, and say nothing
+            raise ValueError(
+                f"checkpoint {step} under {self.folder} is not of this model: it lacks "
+                f"{len(absent)} arrays, the first of them {absent[0]}. Train again, or use the "
+                "commit in the run's record.json"
+            )
         return self._restore(step, like, partial_restore=True)
 
     def _restore(self, step, like, **options):
         target = ocp.args.PyTreeRestore(item=jax.tree.map(np.asarray, like), **options)
         return self._manager.restore(step, args=ocp.args.Composite(state=target)).state
+
+    def _saved(self, step):
+        """The tree of what was saved, without the arrays."""
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found = checkpointer.metadata((self.folder / str(step) / "state").absolute())
+        return found.item_metadata.tree
 
     def memory(self, step: int) -> dict[str, Any]:
         """The JSON saved with `step`."""
@@ -75,3 +92,9 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is still being written."""
         self._manager.close()
+
+
+def _names(tree):
+    """The paths of a tree's leaves."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths}
