@@ -35,7 +35,7 @@ ROWS = {
 STEPS = {  # rows that between them train every model of the table
     "table01": ["deep_mil+pixelcam", "grad_cam_pp+negev", "sat+pixelcam", "unet"],
     "table07": ["deep_mil+pixelcam", "layer_cam+negev"],
-    "table08": ["layer_cam+negev"],
+    "table08": ["deep_mil"],  # InceptionV3 takes long to compile; its methods have golden cases
 }
 BATCH = 2
 
@@ -126,6 +126,8 @@ def test_unknown_rows_say_what_there_is(variant):
 def test_takes_one_finite_step(config, part):
     section = config if part == "main" else config.baseline
     if section is not None and not config.name.startswith("paper/"):  # those have their own test
+        if config.backbone.name == "resnet50":
+            config.backbone.update(NARROW["resnet50"])
         take_one_finite_step(config, section)
 
 
