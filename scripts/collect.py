@@ -2,7 +2,7 @@
 
 python scripts/collect.py runs/seed0/* runs/seed1/* --output results/glas_short
 
-Copies every run's config, record and numbers (no weights, no images), and writes README.md with
+Copies every run's config, record and numbers (no weights, images, curves), and writes README.md with
 the mean and standard deviation over seeds beside the published figures.
 """
 
@@ -10,7 +10,6 @@ import argparse
 import collections
 import json
 import pathlib
-import shutil
 import statistics
 
 from wsol_jax import published
@@ -33,11 +32,19 @@ def main() -> None:
         target = options.output / f"{run['name']}_seed{run['seed']}"
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            shutil.copyfile(folder / name, target / name)
+            values = without_curves(json.loads((folder / name).read_text()))
+            (target / name).write_text(json.dumps(values, indent=2) + "\n")
     notes = [line for note in options.note for line in ("", note)]
     text = "\n".join([describe(runs), "", *table(runs), "", *floors(runs), *notes]) + "\n"
     (options.output / "README.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def without_curves(values):
+    """Nested dictionaries but for precision-recall curves, of a thousand points each."""
+    if not isinstance(values, dict):
+        return values
+    return {k: without_curves(v) for k, v in values.items() if k != "curve"}
 
 
 def read(folder: pathlib.Path) -> dict:

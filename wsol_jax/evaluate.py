@@ -98,11 +98,8 @@ def to_size(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array,
 
 def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
     def count(variables, batch):
-        image, truth, valid = (
-            augment.eval_view(batch, **method.normalization)["image"],
-            batch["mask"],
-            batch["valid"],
-        )
+        image = augment.eval_view(batch, **method.normalization)["image"]
+        truth, valid = batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
         full = {name: to_size(low, truth.shape[1:]) for name, low in maps.items()}
         accuracy = None

@@ -66,7 +66,7 @@ class MaxPool(ClassScores):
 
 
 class LogSumExp(ClassScores):
-    """logits = (1/r) log mean_ij exp(r M_ij) (Pinheiro & Collobert, CVPR 2015, eq. 3).
+    """logits = (1/r) log mean_ij exp(r M_ij) (Pinheiro & Collobert, CVPR 2015).
 
     r = `sharpness` moves it from the mean (0) to the maximum (infinity). The largest score is taken
     out of the exponential, which overflows in the released code.
@@ -80,7 +80,7 @@ class LogSumExp(ClassScores):
 
 
 class WildCat(ClassScores):
-    """WILDCAT (Durand et al., CVPR 2017, eqs. 1-2).
+    """WILDCAT (Durand et al., CVPR 2017).
 
     A class map is the mean of `modalities` score maps; logits = mean of the top kmax n scores
     + alpha * mean of the lowest kmin n. The released code computes the second term and loses it:

@@ -85,7 +85,7 @@ def partial_cross_entropy(
 
 
 def log_barrier(values: Float[Array, "*n"], t: Float[Array, ""] | float) -> Float[Array, "*n"]:
-    """The extended log-barrier of the constraint value <= 0 (Kervadec et al., 2019, eq. 4).
+    """The extended log-barrier of the constraint value <= 0 (Kervadec et al., 2019).
 
     -(1/t) log(-v) where v <= -1/t², else the straight line t v - (1/t) log(1/t²) + 1/t that
     continues it. The larger t, the steeper.

@@ -166,7 +166,7 @@ class Block(nn.Module):
         return self._add(x, y, "ls2.gamma", second, train), mask
 
     def _attention(self, x):
-        """Attention, and what the last token, at a sigmoid, makes of every other (SAT, eq. 2)."""
+        """Attention, and what the last token, at a sigmoid, makes of every other, as in SAT."""
         b, n, c = x.shape
         qkv = self._dense(3 * c, "attn.qkv")(x).reshape(b, n, 3, self.heads, -1)
         query, key, value = jnp.moveaxis(qkv, 2, 0)

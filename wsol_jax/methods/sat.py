@@ -38,7 +38,7 @@ def make(
     area_weight: float = 1.0,
     binarisation_weight: float = 1.0,
 ) -> Method:
-    """Cross-entropy + |mean m - area| + mean s (1 - s), s the smoothed map m (eqs. 5-7).
+    """Cross-entropy + |mean m - area| + mean s (1 - s), s the smoothed map m.
 
     Args:
       encoder: a `vit.ViT` with a location token.
