@@ -2,8 +2,8 @@
 
 python scripts/collect.py runs/seed0/* runs/seed1/* --output results/glas_short
 
-Copies every run's config, record and numbers (no weights, images, curves), and writes README.md with
-the mean and standard deviation over seeds beside the published figures.
+Copies every run's config, record and numbers (no weights, images or curves), and writes README.md
+with the mean and standard deviation over seeds beside the published figures.
 """
 
 import argparse
