@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = [read(folder) for folder in options.runs]
     for folder, run in zip(options.runs, runs, strict=True):
-        target = options.output / f"{run['name']}_seed{run['seed']}"
+        target = options.output / f"{run['name']}_seed{run['seed']}".replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             values = without_curves(json.loads((folder / name).read_text()))

@@ -17,7 +17,7 @@ LAYERS = [
     {"methods"},
     {"backbones", "decoder", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
-    {"batch_norm", "cpu", "ops", "convolution"},
+    {"batch_norm", "choices", "cpu", "ops", "convolution"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

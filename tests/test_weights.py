@@ -136,7 +136,7 @@ def test_stride_in_conv1_or_conv2_is_another_function(variables, tensors):
     second = SMALL.apply(filled, IMAGES)[-1]
     assert first.shape == second.shape
     assert np.abs(first - second).max() > 1e-3
-    with pytest.raises(ValueError, match="unknown stride_in 'conv3'"):
+    with pytest.raises(ValueError, match=r"unknown stride_in 'conv3'; have \['conv1', 'conv2'\]"):
         SMALL.clone(stride_in="conv3").apply(filled, IMAGES)
 
 

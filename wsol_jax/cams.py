@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from wsol_jax import choices
+
 Features = Float[Array, "b h w c"]
 Maps = Float[Array, "b h w"]
 
@@ -96,8 +98,7 @@ def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:
         mean_features,
     ]
     names = {function.__name__: function for function in readouts}
-    if name not in names:
-        raise ValueError(f"unknown read-out {name!r}; have {sorted(names)}")
+    choices.require("read-out", name, names)
     return names[name]
 
 

@@ -64,6 +64,12 @@ class Decoder(nn.Module):
         return nn.relu(norm(conv(x), train))
 
 
+def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> Decoder:
+    """A decoder that computes in the encoder's type and over its devices."""
+    options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
+    return Decoder(channels, centre, **options)
+
+
 def _conv(channels, **keywords) -> Callable[[jax.Array], jax.Array]:
     return nn.Conv(
         channels,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import augment, heads, logbook, method
+from wsol_jax import augment, choices, heads, logbook, method
 from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
 
@@ -80,8 +80,7 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     """
     backbone = keywords(config.backbone)
     name = backbone.pop("name")
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}; have {sorted(BACKBONES)}")
+    choices.require("backbone", name, BACKBONES)
     dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
     encoder = BACKBONES[name].make(dtype=dtype, axis_name=axis, **backbone)
     head = None

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from wsol_jax import batch_norm, ops
+from wsol_jax import batch_norm, choices, ops
 
 PIXEL_HEADS = {"linear": (), "one_layer": (4,), "multi_layer": (2, 4, 8)}
 
@@ -204,8 +204,7 @@ def build(name: str, num_classes: int, **keywords) -> nn.Module:
         "deep_mil": DeepMIL,
         "conv_gap": ConvGAP,
     }
-    if name not in heads:
-        raise ValueError(f"unknown head {name!r}; have {sorted(heads)}")
+    choices.require("head", name, heads)
     return heads[name](num_classes, **keywords)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from wsol_jax import augment, methods
+from wsol_jax import augment, choices, methods
 
 
 class Method(NamedTuple):
@@ -47,6 +47,5 @@ class Method(NamedTuple):
 def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:
     """The method of the file `methods/<name>.py`; the keywords are those of its `make`."""
     names = sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
-    if name not in names:
-        raise ValueError(f"unknown method {name!r}; have {names}")
+    choices.require("method", name, names)
     return importlib.import_module(f"wsol_jax.methods.{name}").make(encoder, head, **keywords)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from wsol_jax import cpu
+from wsol_jax import choices, cpu
 
 AXIS = "data"
 
@@ -42,8 +42,7 @@ class Engine(NamedTuple):
 def engine(name: str, devices: list[jax.Device] | None = None) -> Engine:
     """The engine `jit` (default everywhere) or `pmap`, on `devices` (default: all)."""
     engines = {"jit": _jit, "pmap": _pmap}
-    if name not in engines:
-        raise ValueError(f"unknown parallel engine {name!r}; have {sorted(engines)}")
+    choices.require("parallel engine", name, engines)
     return engines[name](devices or jax.devices())
 
 

@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from wsol_jax import choices
+
 FOREGROUND, BACKGROUND, IGNORE = 1, 0, 255
+NEGATIVES = ("foreground", "background", "drop")  # what images of class 0 teach about pixels
 
 
 class Seeds(NamedTuple):
@@ -61,8 +64,7 @@ def sample(
         "complement": lambda: (likely, 1 - cam),
         "threshold": lambda: _threshold(cam, fraction=fraction, erosion=erosion),
     }
-    if sampler not in samplers:
-        raise ValueError(f"unknown sampler {sampler!r}; have {sorted(samplers)}")
+    choices.require("sampler", sampler, samplers)
     objects, others = samplers[sampler]()
     if background_only is not None:
         negative = background_only[:, None, None]

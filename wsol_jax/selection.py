@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wsol_jax import checkpoint, evaluate, experiment, logbook, visualize
+from wsol_jax import checkpoint, choices, evaluate, experiment, logbook, visualize
 
 CRITERIA = ("last", "b_cl", "b_loc")
 OVERLAYS = 4  # validation images shown in TensorBoard
@@ -129,8 +129,7 @@ class Best:
 
     def step(self, criterion: str, name: str) -> int:
         """Training step of "last", "b_cl" or "b_loc", the latter by the map called `name`."""
-        if criterion not in CRITERIA:
-            raise ValueError(f"unknown checkpoint {criterion!r}; have {list(CRITERIA)}")
+        choices.require("checkpoint", criterion, CRITERIA)
         if criterion == "last":
             return self._newest
         key = f"b_loc/{name}" if criterion == "b_loc" else criterion

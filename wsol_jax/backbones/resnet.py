@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from wsol_jax import batch_norm, convolution
+from wsol_jax import batch_norm, choices, convolution
 
 WSOL_STRIDES = (1, 2, 1, 1)
 STANDARD_STRIDES = (1, 2, 2, 2)
@@ -50,8 +50,7 @@ class ResNet(nn.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
         del keys  # nothing is drawn
-        if self.stride_in not in ("conv1", "conv2"):
-            raise ValueError(f"unknown stride_in {self.stride_in!r}; have 'conv1' and 'conv2'")
+        choices.require("stride_in", self.stride_in, ("conv1", "conv2"))
         conv = functools.partial(
             nn.Conv,
             use_bias=False,

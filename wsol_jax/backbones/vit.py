@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from wsol_jax import convolution, ops
+from wsol_jax import choices, convolution, ops
 
 EXTRA_TENSORS = ("head.", "head_dist.", "mask_token")  # of a checkpoint, and in no encoder
 NEW_TENSORS = ("loc_token", "loc_embed")
@@ -169,15 +169,15 @@ class Block(nn.Module):
         """Attention, and what the last token, at a sigmoid, makes of every other, as in SAT."""
         b, n, c = x.shape
         qkv = self._dense(3 * c, "attn.qkv")(x).reshape(b, n, 3, self.heads, -1)
-        query, key, value = jnp.moveaxis(qkv, 2, 0)
-        scores = jnp.einsum("bnhd,bmhd->bhnm", query * query.shape[-1] ** -0.5, key)
+        query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # each b h n d
+        scores = jnp.einsum("bhnd,bhmd->bhnm", query * query.shape[-1] ** -0.5, key)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         weights, mask = jax.nn.softmax(scores), None
         if self.location:
             mask = jax.nn.sigmoid(jnp.mean(scores[:, :, -1], axis=1))
             weights *= mask[:, None, None]  # the rows no longer add up to 1, as released
-        y = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
-        return self._dense(c, "attn.proj")(y.reshape(b, n, c)), mask
+        y = jnp.einsum("bhnm,bhmd->bhnd", weights.astype(value.dtype), value)
+        return self._dense(c, "attn.proj")(jnp.moveaxis(y, 1, 2).reshape(b, n, c)), mask
 
     def _mlp(self, x):
         width = x.shape[-1]
@@ -201,8 +201,7 @@ class Block(nn.Module):
 
 def build(variant: str, **keywords) -> ViT:
     """The transformer that timm calls `variant`; keywords are those of `ViT`."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown ViT variant {variant!r}; have {sorted(VARIANTS)}")
+    choices.require("ViT variant", variant, VARIANTS)
     return ViT(**{**VARIANTS[variant], **keywords})
 
 

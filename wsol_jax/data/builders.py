@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from wsol_jax import choices
 from wsol_jax.data import glas, splits, synthetic_glands
 
 
@@ -69,7 +70,7 @@ def prepare(
 def _glas(
     data_dir: str | pathlib.Path | None, *, fold: int = 0, folder: str | pathlib.Path = "data/glas"
 ) -> Glas:
-    splits.require_choice("fold", fold, glas.FOLDS)
+    choices.require("fold", fold, glas.FOLDS)
     builder = Glas(config=f"fold{fold}", data_dir=data_dir)
     if not builder.data_path.exists() and pathlib.Path(folder).is_dir():
         for split in glas.SPLITS:  # what is wrong with the files is said before TFDS starts

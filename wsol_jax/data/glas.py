@@ -12,6 +12,7 @@ import shutil
 import urllib.request
 import zipfile
 
+from wsol_jax import choices
 from wsol_jax.data import pictures, splits
 
 CLASSES = ("benign", "malignant")
@@ -57,8 +58,8 @@ def examples(
 
 def published(split: str, *, fold: int = 0) -> tuple[tuple[str, str], ...]:
     """Name and grade of every image of a split, in the published order."""
-    splits.require_choice("split", split, SPLITS)
-    splits.require_choice("fold", fold, FOLDS)
+    choices.require("split", split, SPLITS)
+    choices.require("fold", fold, FOLDS)
     file = pathlib.Path(__file__).with_name("glas_splits") / (
         "test.txt" if split == "test" else f"fold{fold}.txt"
     )

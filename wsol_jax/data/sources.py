@@ -5,6 +5,7 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 
 from typing import Any
 
+from wsol_jax import choices
 from wsol_jax.data import glas, memory, splits, synthetic_glands
 
 DATASETS = {"glas": glas, "synthetic_glands": synthetic_glands}
@@ -31,9 +32,9 @@ def open_split(
     Raises:
       ValueError, FileNotFoundError: before any work starts, saying what mends it.
     """
-    splits.require_choice("data set", name, tuple(DATASETS))
-    splits.require_choice("split", split, tuple(DATASETS[name].SPLITS))
-    splits.require_choice("source", source, SOURCES)
+    choices.require("data set", name, tuple(DATASETS))
+    choices.require("split", split, tuple(DATASETS[name].SPLITS))
+    choices.require("source", source, SOURCES)
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
         return memory.open_split(examples, image_size=image_size, window=window)

@@ -96,9 +96,3 @@ def host_rows(batch_size: int, hosts: Hosts) -> slice:
         )
     share = batch_size // count
     return slice(host * share, (host + 1) * share)
-
-
-def require_choice(kind: str, value: object, choices: tuple) -> None:
-    """Refuses a value that is not one of the choices, and names them."""
-    if value not in choices:
-        raise ValueError(f"unknown {kind} {value!r}; have {list(choices)}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wsol_jax import choices
 from wsol_jax.data import drawing, gland_shapes, splits
 
 CLASSES = ("benign", "malignant")
@@ -38,7 +39,7 @@ class Stains(NamedTuple):
 
 def examples(split: str) -> tuple[splits.Example, ...]:
     """The examples of a split, benign and malignant in turn; `valpx` is the head of `valcl`."""
-    splits.require_choice("split", split, tuple(SPLITS))
+    choices.require("split", split, tuple(SPLITS))
     source = "valcl" if split == "valpx" else split
     return tuple(
         splits.Example(f"{source}_{i:03d}", i % 2, functools.partial(draw, source, i))

@@ -8,11 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wsol_jax import choices, losses, seeds
 from wsol_jax import decoder as decoders
-from wsol_jax import losses, seeds
 from wsol_jax.method import Method
-
-NEGATIVES = ("foreground", "background", "drop")
 
 
 class Negev(nn.Module):
@@ -62,10 +60,8 @@ def make(
         published commands); their t grows from `sharpness` by `sharpness_growth` an epoch up to
         `sharpest`.
     """
-    if negatives not in NEGATIVES:
-        raise ValueError(f"unknown negatives {negatives!r}; have {list(NEGATIVES)}")
-    options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
-    model = Negev(encoder, head, decoders.Decoder(channels, centre, **options))
+    choices.require("negatives", negatives, seeds.NEGATIVES)
+    model = Negev(encoder, head, decoders.beside(encoder, channels, centre))
 
     def prepare(batch, keys):
         drawn = seeds.sample(

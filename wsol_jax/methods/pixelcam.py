@@ -7,10 +7,8 @@ pretrained classifier's CAM calls foreground or background, drawn anew at every 
 import flax.linen as nn
 import jax
 
-from wsol_jax import heads, losses, ops, seeds
+from wsol_jax import choices, heads, losses, ops, seeds
 from wsol_jax.method import Method
-
-NEGATIVES = ("foreground", "background", "drop")
 
 
 class PixelCam(nn.Module):
@@ -65,10 +63,8 @@ def make(
         (GlaS: benign glands are glands), only "background" (CAMELYON16, as trained by the authors),
         or nothing ("drop").
     """
-    if negatives not in NEGATIVES:
-        raise ValueError(f"unknown negatives {negatives!r}; have {list(NEGATIVES)}")
-    if pixel_head not in heads.PIXEL_HEADS:
-        raise ValueError(f"unknown pixel_head {pixel_head!r}; have {sorted(heads.PIXEL_HEADS)}")
+    choices.require("negatives", negatives, seeds.NEGATIVES)
+    choices.require("pixel_head", pixel_head, heads.PIXEL_HEADS)
     pixels = heads.PixelHead(
         heads.PIXEL_HEADS[pixel_head],
         pixel_batch_norm,

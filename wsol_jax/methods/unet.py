@@ -35,8 +35,7 @@ def make(
       channels, centre: of the `decoder.Decoder`.
     """
     del head
-    options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
-    model = UNet(encoder, decoders.Decoder(channels, centre, **options))
+    model = UNet(encoder, decoders.beside(encoder, channels, centre))
 
     def prepare(batch, keys):
         del keys
