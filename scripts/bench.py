@@ -3,8 +3,8 @@
 python scripts/bench.py --output results/bench.md
 
 Every comparison is timed in turns, A B A B, in one process on one machine, and reported as the
-median of the ratios. The rows against PyTorch need the packages of requirements/bench.lock and are
-left out, by name, where those are not installed.
+median of the ratios; each part has a process of its own. The rows against PyTorch need the packages
+of requirements/bench.lock and are left out, by name, where those are not installed.
 """
 
 import argparse
@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from bench_timing import alone, fastest, in_turns, median_ratio, run_and_wait, ways
+
 from wsol_jax import (
     augment,
     cpu,
@@ -38,6 +40,7 @@ from wsol_jax import (
 from wsol_jax.data import sources
 
 FAST = ("encoder/layer4", "head", "pixel_head")
+ENCODERS = ("resnet50", "deit_tiny_patch16_224")
 READOUTS = (
     ("resnet50", "grad_cam", "GradCAM"),
     ("resnet50", "grad_cam_pp", "GradCAMPlusPlus"),
@@ -46,7 +49,6 @@ READOUTS = (
     ("inception_v3", "grad_cam_pp", "GradCAMPlusPlus"),
 )
 MEMORY_BATCH = 32
-SLICE = 8  # images whose features a CPU's caches hold better than those of 32
 
 
 def main() -> None:
@@ -58,10 +60,14 @@ def main() -> None:
     parser.add_argument("--readout-batch", type=int, default=32, help="images of a read-out")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of each comparison")
     options = parser.parse_args()
-    if jax.default_backend() == "cpu":
-        cpu.keep_memory()
-    parts = (training, readouts, transformer, evaluation, pipeline)
-    rows = [row for part in parts for row in part(options)]
+    parts = [
+        (training,),
+        *[(against_torch, encoder) for encoder in ENCODERS],
+        *[(readout, *names) for names in READOUTS],
+        (evaluation,),
+        (pipeline,),
+    ]
+    rows = [row for part, *names in parts for row in alone(part, options, *names)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
     text = f"{describe(options)}\n\n{table}\n"
     print(text)
@@ -71,7 +77,7 @@ def main() -> None:
 
 
 def training(options):
-    """The classifier's step, PixelCAM's beside it, PyTorch's beside both."""
+    """The classifier's step, and PixelCAM's beside it."""
     built = {name: build(name, options.size) for name in ("classifier", "pixelcam")}
     batch = random_batch(options.batch, options.size)
     steps = {name: stepper(*parts, batch, options.size) for name, parts in built.items()}
@@ -86,104 +92,76 @@ def training(options):
     title = f"PixelCAM step, temporary memory beyond the classifier's, batch {MEMORY_BATCH}"
     total = memory["classifier"] / 2**30
     yield title, f"{extra:.1f} MiB (classifier {total:.2f} GiB)", "at most 64 MiB"
-    if not has("torch"):
-        yield "PyTorch training step", "not measured: torch is not installed", ""
-        return
-    import bench_torch
-
-    theirs = bench_torch.training_step("resnet50", batch, options.size)
-    seconds = in_turns(options.rounds, ours=steps["classifier"], theirs=theirs)
-    ratio = median_ratio(seconds["theirs"], seconds["ours"])
-    rate = options.batch / statistics.median(seconds["theirs"])
-    yield "classifier step, speed over PyTorch's", f"{ratio:.2f} (PyTorch {rate:.2f} images/s)", "1"
 
 
-def transformer(options):
-    """DeiT-Tiny with average pooling: forward pass and training step against timm's."""
-    name = "deit_tiny_patch16_224"
+def against_torch(options, encoder):
+    """A classifier's forward pass and training step against PyTorch's."""
     if not (has("torch") and has("timm")):
-        yield f"{name} against PyTorch", "not measured: torch or timm is not installed", ""
+        yield f"{encoder} against PyTorch", "not measured: torch or timm is not installed", ""
         return
     import bench_torch
 
-    built, start = build("classifier", options.size, name)
-    batch = random_batch(options.readout_batch, options.size)
+    count = {"resnet50": options.batch}.get(encoder, options.readout_batch)
+    built, start = build("classifier", options.size, encoder)
+    batch = random_batch(count, options.size)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
-    variables = {"params": start.params, "batch_stats": {}}
+    variables = {"params": start.params, "batch_stats": start.batch_stats}
     apply = jax.jit(built.model.apply, compiler_options=cpu.compiler_options())
     pairs = {
         "forward": (
             functools.partial(run_and_wait, apply, variables, image),
-            bench_torch.forward(name, image),
+            bench_torch.forward(encoder, image),
         ),
         "training step": (
             stepper(built, start, batch, options.size),
-            bench_torch.training_step(name, batch, options.size),
+            bench_torch.training_step(encoder, batch, options.size),
         ),
     }
     for title, (ours, theirs) in pairs.items():
         seconds = in_turns(options.rounds, ours=ours, theirs=theirs)
         ratio = median_ratio(seconds["theirs"], seconds["ours"])
-        rates = [options.readout_batch / statistics.median(seconds[k]) for k in ("ours", "theirs")]
+        rates = [count / statistics.median(seconds[k]) for k in ("ours", "theirs")]
         measured = f"{ratio:.2f} ({rates[0]:.1f} against {rates[1]:.1f} images/s)"
-        title = f"DeiT-Tiny {title}, batch {options.readout_batch}, speed over PyTorch's"
-        yield title, measured, "1"
+        yield f"{encoder}: {title}, batch {count}, speed over PyTorch's", measured, "1"
 
 
-def readouts(options):
-    """Each read-out with its forward pass, for each image's likelier class, against `grad-cam`.
+def readout(options, encoder, name, title):
+    """A read-out with its forward pass, for each image's likelier class, against `grad-cam`.
 
     Both sides map all images at once and `SLICE` at a time; each is credited with its faster way.
     """
     batch = random_batch(options.readout_batch, options.size)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
-    for encoder, name, title in READOUTS:
-        made, state = build("classifier", options.size, encoder, readouts=(name,))
-        variables = {"params": opposed(state.params), "batch_stats": state.batch_stats}
-        localize = jax.jit(made.localize, compiler_options=cpu.compiler_options())
-        logits, maps = jax.device_get(localize(variables, image))
-        if not maps[name].any((1, 2)).all():
-            raise ValueError(f"a {name} map is empty: the comparison would show nothing")
-        ours = ways(functools.partial(run_and_wait, localize, variables), image)
-        theirs = {}
-        if has("torch") and has("pytorch_grad_cam"):
-            import bench_torch
+    made, state = build("classifier", options.size, encoder, readouts=(name,))
+    variables = {"params": opposed(state.params), "batch_stats": state.batch_stats}
+    localize = jax.jit(made.localize, compiler_options=cpu.compiler_options())
+    logits, maps = jax.device_get(localize(variables, image))
+    if not maps[name].any((1, 2)).all():
+        raise ValueError(f"a {name} map is empty: the comparison would show nothing")
+    ours = ways(functools.partial(run_and_wait, localize, variables), image)
+    theirs = {}
+    if has("torch") and has("pytorch_grad_cam"):
+        import bench_torch
 
-            package = bench_torch.readout(encoder, title, variables)
-            theirs = ways(package, np.asarray(image), logits.argmax(-1))
-            low = package.low(np.asarray(image), logits.argmax(-1))
-            difference = np.abs(maps[name] - low).max()
-        seconds = in_turns(
-            options.rounds,
-            **{f"ours, {way}": function for way, function in ours.items()},
-            **{f"theirs, {way}": function for way, function in theirs.items()},
-        )
-        own = fastest(seconds, "ours")
-        rate = f"{options.readout_batch / statistics.median(seconds[own]):.1f} images/s {own[6:]}"
-        row = f"{encoder}: {name}"
-        if not theirs:
-            yield f"{row}, {options.readout_batch} images", rate, ""
-            continue
-        other = fastest(seconds, "theirs")
-        ratio = median_ratio(seconds[other], seconds[own])
-        measured = f"{ratio:.2f}x the speed ({rate}; maps differ by {difference:.0e})"
-        yield f"{row} against grad-cam, {options.readout_batch} images", measured, "at least 3x"
-
-
-def ways(function, *arrays):
-    """The same work as one call, and as calls of `SLICE` rows."""
-    count = len(arrays[0])
-    slices = [slice(i, i + SLICE) for i in range(0, count, SLICE)]
-    return {
-        f"{count} at once": lambda: function(*arrays),
-        f"{SLICE} at a time": lambda: [function(*(a[s] for a in arrays)) for s in slices],
-    }
-
-
-def fastest(seconds, side):
-    """The name of the side's way with the least median time."""
-    names = [name for name in seconds if name.startswith(side)]
-    return min(names, key=lambda name: statistics.median(seconds[name]))
+        package = bench_torch.readout(encoder, title, variables)
+        theirs = ways(package, np.asarray(image), logits.argmax(-1))
+        low = package.low(np.asarray(image), logits.argmax(-1))
+        difference = np.abs(maps[name] - low).max()
+    seconds = in_turns(
+        options.rounds,
+        **{f"ours, {way}": function for way, function in ours.items()},
+        **{f"theirs, {way}": function for way, function in theirs.items()},
+    )
+    own = fastest(seconds, "ours")
+    rate = f"{options.readout_batch / statistics.median(seconds[own]):.1f} images/s {own[6:]}"
+    row = f"{encoder}: {name}"
+    if not theirs:
+        yield f"{row}, {options.readout_batch} images", rate, ""
+        return
+    other = fastest(seconds, "theirs")
+    ratio = median_ratio(seconds[other], seconds[own])
+    measured = f"{ratio:.2f}x the speed ({rate}; maps differ by {difference:.0e})"
+    yield f"{row} against grad-cam, {options.readout_batch} images", measured, "at least 3x"
 
 
 def opposed(params):
@@ -290,28 +268,6 @@ def temporary_bytes(built, start, batch, size):
     step = jax.jit(train.make_step(built, transform(), size), donate_argnums=0)
     compiled = step.lower(start, batch, jax.random.key(0)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
-
-
-def run_and_wait(function, *arguments):
-    """Calls a jitted function and waits for its result."""
-    return jax.block_until_ready(function(*arguments))
-
-
-def in_turns(rounds, **functions):
-    """Seconds of each function, in turns, after one turn that is not counted."""
-    seconds = {name: [] for name in functions}
-    for turn in range(rounds + 1):
-        for name, function in functions.items():
-            began = time.perf_counter()
-            function()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def median_ratio(above, below):
-    """Median of the ratios of neighbouring measurements."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def has(module):
