@@ -13,7 +13,7 @@ LAYERS = [
     {"results"},
     {"selection", "pseudo_labels"},
     {"evaluate", "experiment"},
-    {"method", "data", "checkpoint", "logbook", "visualize", "published"},
+    {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"backbones", "decoder", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},

@@ -50,9 +50,8 @@ def lookup(
     name = method + " + pixelcam" * pixelcam + " + negev" * negev
     row = {}
     for table in tables(backbone):
-        if name in table.rows and (backbone == "deit_tiny_patch16_224") == (
-            method == "sat"
-        ):  # both in Table 1
+        transformer = backbone == "deit_tiny_patch16_224"  # in Table 1 like ResNet-50, for SAT
+        if name in table.rows and transformer == (method == "sat"):
             row |= dict(zip(table.columns, table.rows[name], strict=True))
     start = f"{data}/"
     numbers = {column: number for column, number in row.items() if number is not None}

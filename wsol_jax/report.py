@@ -10,7 +10,6 @@ import json
 import math
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from wsol_jax import logbook, published, visualize
+from wsol_jax import logbook, published, run_files, visualize
+from wsol_jax.run_files import Run, at
 
 NAMES = {
     "glas": "GlaS",
@@ -71,26 +71,7 @@ class MapKind(NamedTuple):
     @property
     def pxap(self) -> float | None:
         """On the test split, at B-LOC."""
-        return _at(self.results, "b_loc", "test", "pxap")
-
-
-class Run(NamedTuple):
-    """The files of a run folder; `histories` by phase."""
-
-    folder: pathlib.Path
-    config: Mapping[str, Any]
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    gallery: Mapping[str, np.ndarray]
-    histories: Mapping[str, Sequence[Mapping[str, Any]]]
-
-    @property
-    def phases(self) -> dict[str, str]:
-        """The method of each phase of the config, in the order in which they are trained."""
-        baseline = _at(self.config, "baseline", "method", "name")
-        method = _at(self.config, "method", "name")
-        phases = {"baseline": baseline, method: method}
-        return {phase: method for phase, method in phases.items() if method}
+        return at(self.results, "b_loc", "test", "pxap")
 
 
 def write(workdir: str | os.PathLike) -> pathlib.Path:
@@ -100,7 +81,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
       FileNotFoundError: there is no such folder, or it holds no run.
       ValueError: a file of the run is damaged.
     """
-    run = read(pathlib.Path(workdir))
+    run = run_files.read(pathlib.Path(workdir))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -110,22 +91,6 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
     path = run.folder / "report.html"
     logbook.write_text(path, environment.from_string(template).render(contents(run)))
     return path
-
-
-def read(folder: pathlib.Path) -> Run:
-    """The files of a run folder, empty where they are not there yet, except for the config."""
-    if not (folder / "config.json").is_file():
-        found = "there is no config.json in it" if folder.is_dir() else "it does not exist"
-        raise FileNotFoundError(
-            f"{folder} is not the folder of a run: {found}. A run folder holds config.json, "
-            "record.json, metrics.json, gallery.npz and one folder for each phase; make one with "
-            f"`python -m wsol_jax.main --config=configs/pixelcam_glas.py --workdir={folder}`"
-        )
-    files = ("config.json", "record.json", "metrics.json")
-    config, record, metrics = (_read(folder / name, _json, {}) for name in files)
-    run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
-    paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
-    return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
 
 
 def contents(run: Run) -> dict[str, Any]:
@@ -144,7 +109,7 @@ def contents(run: Run) -> dict[str, Any]:
         "floors": run.metrics.get("floors", {}),
         "gallery": _gallery(run, kinds),
         "legend": _image_uri(visualize.legend(), "PNG"),
-        "figures": _figures(kinds, _at(run.metrics, "floors", "constant_map")),
+        "figures": _figures(kinds, at(run.metrics, "floors", "constant_map")),
         "facts": {key: _fact(key, value) for key, value in run.record.items() if value != []},
         "config": json.dumps(run.config, indent=2),
         "checkpoints": CHECKPOINTS,
@@ -179,9 +144,9 @@ def _kinds(run: Run) -> list[MapKind]:
 
     Of a baseline's maps the one that gave the seeds comes first: the gain is over it.
     """
-    kinds, origin = [], _at(run.config, "baseline", "cam")
+    kinds, origin = [], at(run.config, "baseline", "cam")
     for phase, method in run.phases.items():
-        tested = _at(run.metrics, "phases", phase, "maps") or {}
+        tested = at(run.metrics, "phases", phase, "maps") or {}
         history = run.histories[phase]
         keys = [key for row in history[:1] for key in row if key.startswith(PXAP)]
         names = dict.fromkeys([*tested, *(key.removeprefix(PXAP) for key in keys)])
@@ -204,9 +169,9 @@ def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, f
     """The papers' numbers for the maps called `name` that a method makes."""
     second = method in ("pixelcam", "negev")
     row = published.lookup(
-        data=_at(config, "data", "name") or "",
+        data=at(config, "data", "name") or "",
         backbone=_backbone(config),
-        method=(_at(config, "baseline", "cam") or "") if second else name,
+        method=(at(config, "baseline", "cam") or "") if second else name,
         pixelcam=method == "pixelcam",
         negev=method == "negev",
     )
@@ -214,7 +179,7 @@ def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, f
 
 
 def _backbone(config: Mapping[str, Any]) -> str:
-    return _at(config, "backbone", "name") or ""
+    return at(config, "backbone", "name") or ""
 
 
 def _headline(kinds: Sequence[MapKind]) -> str:
@@ -234,7 +199,7 @@ def _headline(kinds: Sequence[MapKind]) -> str:
 
 def _missing(run: Run) -> list[str]:
     """What an unfinished run lacks, in sentences."""
-    untested = [phase for phase in run.phases if not _at(run.metrics, "phases", phase, "maps")]
+    untested = [phase for phase in run.phases if not at(run.metrics, "phases", phase, "maps")]
     sentences = []
     if not run.metrics:
         sentences.append("There are no test numbers yet: metrics.json is missing.")
@@ -250,7 +215,7 @@ def _gallery(run: Run, kinds: Sequence[MapKind]) -> list[dict[str, Any]]:
     if not run.gallery:
         return []
     labels = run.gallery["label"]
-    classes = dict(enumerate(CLASSES.get(_at(run.config, "data", "name"), ())))
+    classes = dict(enumerate(CLASSES.get(at(run.config, "data", "name"), ())))
     maps = {kind.title: run.gallery.get(f"map_{kind.phase}_{kind.name}") for kind in kinds}
     rows = []
     for i in _mixed(labels)[:GALLERY_SIZE]:
@@ -272,7 +237,7 @@ def _mixed(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[str, str]]:
     """Precision-recall curves at B-LOC, then the selection curves of each kind of map."""
     figures = []
-    tested = [kind for kind in kinds if _at(kind.results, "b_loc", "test", "curve")]
+    tested = [kind for kind in kinds if at(kind.results, "b_loc", "test", "curve")]
     if tested:
         labels = [f"{kind.title} {number(kind.pxap)}" for kind in tested]
         curves = [
@@ -283,7 +248,7 @@ def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[
         figures.append({"title": "Precision and recall of test pixels, at B-LOC", **drawing})
     for kind in kinds:
         if kind.history:
-            found = {key: _at(kind.results, key, "epoch") for key in CHECKPOINTS}
+            found = {key: at(kind.results, key, "epoch") for key in CHECKPOINTS}
             chosen = {name_of(key): epoch for key, epoch in found.items() if epoch is not None}
             options = {"chosen": chosen, "place": kind.place}
             drawing = _themed(visualize.selection_figure, kind.history, **options)
@@ -316,37 +281,5 @@ def _fact(key: str, value: Any) -> str | list[str]:
     return logbook.duration(value) if key == "seconds" else str(value)
 
 
-def _at(tree: Any, *path: str) -> Any:
-    """The entry at a path through nested mappings, or None."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _read(path: pathlib.Path, parse: Callable[[pathlib.Path], Any], missing: Any) -> Any:
-    """What `parse` makes of a file, or `missing` where there is none."""
-    if not path.is_file():
-        return missing
-    try:
-        return parse(path)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read: {error}. Delete it and give the command of the run again"
-        ) from error
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -1,4 +1,4 @@
-"""Rows of PixelCAM's Table 1 on GlaS with a schedule for a CPU: 14 epochs a phase at batch 8.
+"""Rows of PixelCAM's Table 1 on GlaS with a schedule for a CPU: 14 epochs a phase, SAT's 100.
 
 python -m wsol_jax.main --config=configs/paper/table01_short.py:layer_cam+pixelcam
 

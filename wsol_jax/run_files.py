@@ -1,0 +1,81 @@
+"""The files of a run folder, as they are or as far as they are there."""
+
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Run(NamedTuple):
+    """The files of a run folder; `histories` by phase."""
+
+    folder: pathlib.Path
+    config: Mapping[str, Any]
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    gallery: Mapping[str, np.ndarray]
+    histories: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    @property
+    def phases(self) -> dict[str, str]:
+        """The method of each phase of the config, in the order in which they are trained."""
+        baseline = at(self.config, "baseline", "method", "name")
+        method = at(self.config, "method", "name")
+        phases = {"baseline": baseline, method: method}
+        return {phase: method for phase, method in phases.items() if method}
+
+
+def read(folder: pathlib.Path) -> Run:
+    """The files of a run folder, empty where they are not there yet, except for the config.
+
+    Raises:
+      FileNotFoundError: there is no such folder, or it holds no run.
+      ValueError: a file of the run is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        found = "there is no config.json in it" if folder.is_dir() else "it does not exist"
+        raise FileNotFoundError(
+            f"{folder} is not the folder of a run: {found}. A run folder holds config.json, "
+            "record.json, metrics.json, gallery.npz and one folder for each phase; make one with "
+            f"`python -m wsol_jax.main --config=configs/pixelcam_glas.py --workdir={folder}`"
+        )
+    files = ("config.json", "record.json", "metrics.json")
+    config, record, metrics = (_read(folder / name, _json, {}) for name in files)
+    run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
+    paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
+    return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
+
+
+def at(tree: Any, *path: str) -> Any:
+    """The entry at a path through nested mappings, or None."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _read(path: pathlib.Path, parse: Callable[[pathlib.Path], Any], missing: Any) -> Any:
+    """What `parse` makes of a file, or `missing` where there is none."""
+    if not path.is_file():
+        return missing
+    try:
+        return parse(path)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. Delete it and give the command of the run again"
+        ) from error
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
