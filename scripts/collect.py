@@ -2,8 +2,8 @@
 
 python scripts/collect.py runs/seed0/* runs/seed1/* --output results/glas_short
 
-Copies every run's config, record and numbers (no weights, images or curves), and writes README.md
-with the mean and standard deviation over seeds beside the published figures.
+Copies every run's config, record and numbers (no weights, images, curves or absolute paths), and
+writes README.md with the mean and standard deviation over seeds beside the published figures.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             values = without_curves(json.loads((folder / name).read_text()))
-            (target / name).write_text(json.dumps(values, indent=2) + "\n")
+            (target / name).write_text(relative(json.dumps(values, indent=2)) + "\n")
     notes = [line for note in options.note for line in ("", note)]
     text = "\n".join([describe(runs), "", *table(runs), "", *floors(runs), *notes]) + "\n"
     (options.output / "README.md").write_text(text, encoding="utf-8")
@@ -45,6 +45,12 @@ def without_curves(values):
     if not isinstance(values, dict):
         return values
     return {k: without_curves(v) for k, v in values.items() if k != "curve"}
+
+
+def relative(text: str) -> str:
+    """A text without the place of this project on this machine."""
+    here = pathlib.Path.cwd()
+    return text.replace(f"{here}/", "").replace(str(here.parent), "..")
 
 
 def read(folder: pathlib.Path) -> dict:

@@ -53,6 +53,11 @@ def known(prefix, *parts):
     return pytest.mark.parametrize("case", found, ids=[c.name for c in found])
 
 
+def compiled(function):
+    """`jax.jit` as in training, for models of full size, which run longer than they compile."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 3})
+
+
 @functools.cache
 def images(dtype="float32"):
     return jnp.asarray(golden_cases.inputs()[0], dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import common
-from wsol_jax import experiment, heads, method, optimizer, train
+from wsol_jax import cpu, experiment, heads, method, optimizer, train
 from wsol_jax.backbones import resnet, vit
 from wsol_jax.data import splits
 
@@ -45,10 +45,26 @@ def transform(built: method.Method | None = None):
 
 def begin(built: method.Method) -> train.State:
     """A fresh state."""
-    variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    return state_of(built, initialize(built))
+
+
+def state_of(built: method.Method, variables: dict) -> train.State:
+    """The state that training begins with, at some variables."""
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     return train.State(jnp.int32(0), params, stats, transform(built).init(params))
+
+
+def shapes(built: method.Method, size: int = SIZE) -> dict:
+    """Shapes of the variables, without values."""
+    image = jnp.zeros((1, size, size, 3))
+    return jax.eval_shape(built.model.init, jax.random.key(0), image)
+
+
+def initialize(built: method.Method, size: int = SIZE) -> dict:
+    """Fresh variables, compiled in no time."""
+    init = jax.jit(built.model.init, compiler_options=cpu.run_once_options())
+    return init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
 def batch(number: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import transform
+from small import initialize, shapes, transform
 
 from wsol_jax import experiment, published, train
 
@@ -72,8 +72,7 @@ def test_is_named_after_its_file_and_survives_json(config):
 
 def test_parameter_count(config):
     built = experiment.build(config, config.method)
-    shapes = jax.eval_shape(lambda: experiment_variables(built, 64))
-    count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    count = sum(x.size for x in jax.tree.leaves(shapes(built, 64)["params"]))
     assert count == PARAMETERS.get(config.name, count)
     assert count > 100_000
 
@@ -87,8 +86,7 @@ def table_row(table, variant):
 def test_parameters_of_table_11(variant):
     config = table_row("table01", f"glas/{variant}")
     built = experiment.build(config, config.method)
-    shapes = jax.eval_shape(lambda: experiment_variables(built, 224))
-    count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    count = sum(x.size for x in jax.tree.leaves(shapes(built, 224)["params"]))
     (_, published_count) = published.TABLE_11.rows[variant.replace("+", " + ")]
     # Of SAT the published counts have the nine fixed values of the smoothing kernel; with PixelCAM
     # the table says 384 more, where 2 x 192 + 2 are.
@@ -134,7 +132,7 @@ def test_takes_one_finite_step(config, part):
 def take_one_finite_step(config, section):
     """Trains a phase of a config for one step on small images, and maps one."""
     built = experiment.build(config, section.method)
-    variables = experiment_variables(built, 64)
+    variables = initialize(built, 64)
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     state = train.State(jnp.int32(0), params, stats, transform(built).init(params))
@@ -155,7 +153,3 @@ def take_one_finite_step(config, section):
     for values in maps.values():
         assert float(values.min()) >= 0
         assert float(values.max()) <= 1
-
-
-def experiment_variables(built, size):
-    return built.model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))

@@ -1,14 +1,11 @@
 """Convolution equals XLA's own, values and gradients, on any platform and number of devices."""
 
-import os
-import subprocess
-import sys
-
 import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 from jax import lax
 
@@ -179,14 +176,7 @@ close(dx.reshape(x.shape), expected[1])
 
 
 def test_eight_devices_equal_one_without_gathers():
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    command = [sys.executable, "-c", EIGHT_DEVICES]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    processes.run(EIGHT_DEVICES, devices=8)
 
 
 def test_max_pool_is_the_largest_and_its_gradient_the_first():

@@ -11,9 +11,9 @@ from wsol_jax import cpu, train
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    cpu.compiler_options.cache_clear()
+    cpu._where_known.cache_clear()
     yield
-    cpu.compiler_options.cache_clear()
+    cpu._where_known.cache_clear()
 
 
 def test_options_leave_a_step_as_it_is():
@@ -35,6 +35,7 @@ def test_options_leave_a_step_as_it_is():
 def test_an_unknown_option_is_left_out(monkeypatch):
     monkeypatch.setattr(cpu, "_YNN", "xla_cpu_no_such_option")
     assert cpu.compiler_options() == {}
+    assert cpu.run_once_options() != {}
 
 
 def test_accelerators_get_none(monkeypatch):

@@ -1,5 +1,7 @@
 """PixelCAM, SAT, NEGEV and U-Net against recorded outputs of the original code."""
 
+import functools
+
 import flax.traverse_util
 import golden_cases
 import golden_models
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import LABELS, close, float64_images, images, known, nchw
+from golden_models import LABELS, close, compiled, float64_images, images, known, nchw
 
 from wsol_jax import ops, seeds
 from wsol_jax.backbones import weights
@@ -33,11 +35,19 @@ def pixelcam(case, dtype=jnp.float32, **keywords):
     return built, golden_models.variables(built, case, dtype)
 
 
+@functools.cache
+def outputs_of(name):
+    """What the model of a recorded case says of the images."""
+    case = next(case for case in golden_cases.cases(name) if case.name == name)
+    _, built, variables = decoded(case) if name.startswith("06_") else ("", *pixelcam(case))
+    return jax.jit(built.model.apply)(variables, images())
+
+
 @known("04_", "")
 def test_pixelcam_maps(case):
     built, variables = pixelcam(case)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
-    outputs = jax.jit(built.model.apply)(variables, images())
+    outputs = outputs_of(case.name)
     close(outputs["logits"], case.arrays["logits"], 5e-5)
     close(nchw(outputs["pixel_logits"]), case.arrays["pixel_logits"], 5e-5)
     logits, maps = jax.jit(built.localize)(variables, images())
@@ -54,11 +64,11 @@ def test_pixelcam_maps(case):
 @known("04_", "")
 def test_pixelcam_losses(case):
     recorded = case.spec["losses"]
-    built, variables = pixelcam(case)
+    built, _ = pixelcam(case)
     weak, _ = pixelcam(case, pixel_weight=0.1)
     side = case.spec["tensors"]["pixel_logits"]["shape"][-1]
     coarse, _ = pixelcam(case, seed_grid=side)
-    outputs = jax.jit(built.model.apply)(variables, images())
+    outputs = outputs_of(case.name)
     fine = drawn(case, "224")
     positive = fine._replace(known=fine.known & (LABELS == 1)[:, None])
     for name, method, pixels in [
@@ -167,7 +177,7 @@ def decoded(case, dtype=jnp.float32, **keywords):
 def test_decoders(case):
     name, built, variables = decoded(case)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
-    outputs = jax.jit(built.model.apply)(variables, images())
+    outputs = outputs_of(case.name)
     strides = case.strides("map_logits")
     close(nchw(outputs["pixel_logits"])[strides], case.arrays["map_logits"], 5e-5)
     logits, maps = jax.jit(built.localize)(variables, images())
@@ -210,28 +220,26 @@ def test_decoder_losses_and_gradients(case):
 @known("06_", "negev")
 def test_negev_terms_of_negative_images(case):
     recorded = case.spec["losses"]
-    _, built, variables = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
+    _, built, _ = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
     target = seeds.dense(drawn(case, "224"), (224, 224))
     target = jnp.where((LABELS > 0)[:, None, None], target, seeds.IGNORE)
-    values, _, _ = evaluated(built, variables, {"target": target}, images())
+    batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, "target": target}
+    _, values = combine(built.loss(outputs_of(case.name), batch))
     positive = recorded["self_learning_negev(apply_negative_samples=False)"]
     assert values["pixel"] == pytest.approx(positive, rel=2e-5)
     assert values["background"] == pytest.approx(recorded["negative_samples_negev"], rel=2e-5)
     assert values["size"] == pytest.approx(recorded["max_sizepos_negev(elb t=5.0)"], rel=2e-5)
 
 
-def evaluated(built, variables, batch, image=None):
+def evaluated(built, variables, batch):
     """Terms of the loss in evaluation mode, their sum, and its gradient."""
     batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, **batch}
-    image = float64_images() if image is None else image
 
     def objective(params):
-        outputs = built.model.apply({**variables, "params": params}, image)
-        terms = built.loss(outputs, batch)
-        values = {name: term.value for name, (_, term) in terms.items()}
-        return sum(weight * term.value for weight, term in terms.values()), values
+        outputs = built.model.apply({**variables, "params": params}, float64_images())
+        return combine(built.loss(outputs, batch))
 
-    (total, values), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+    (total, values), gradients = compiled(jax.value_and_grad(objective, has_aux=True))(
         variables["params"]
     )
     return values, total, gradients
@@ -259,9 +267,7 @@ def as_seeds(positions, targets, images=2):
 
 def combine(terms):
     """Total loss and its parts, as a training step forms them."""
-    values = {
-        name: ratio.total / jnp.maximum(ratio.weight, 1) for name, (_, ratio) in terms.items()
-    }
+    values = {name: term.value for name, (_, term) in terms.items()}
     return sum(weight * values[name] for name, (weight, _) in terms.items()), values
 
 
@@ -274,7 +280,7 @@ def objective(built, variables, batch, train=False):
         )
         return combine(built.loss(outputs, batch))[0], (outputs, updates.get("batch_stats", {}))
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    return compiled(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
 
 def batch_of(seed_pixels, image):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import test_golden_methods
-from golden_models import close
+from golden_models import close, compiled
 
 from wsol_jax import optimizer, train
 
@@ -64,9 +64,9 @@ def test_five_training_steps_in_float64(case):
             learning_rate=1e-3, steps_per_epoch=10, decay_epochs=(5,), fast=FAST
         )
         params = variables["params"]
-        state = train.State(0, params, variables["batch_stats"], transform.init(params))
+        state = train.State(jnp.int32(0), params, variables["batch_stats"], transform.init(params))
         image = golden_models.float64_images()
-        step = jax.jit(lambda state, batch: train.update(built, transform, state, batch, None))
+        step = compiled(lambda state, batch: train.update(built, transform, state, batch, None))
         for number, expected in enumerate(case.arrays["f64/trajectory"]):
             batch = test_golden_methods.batch_of(seeds_of(case, number), image)
             state, losses = step(state, batch)
@@ -88,7 +88,7 @@ def check_state(case, state):
 def check_outputs(case, built, state, image):
     """Evaluation after all five updates."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    outputs = built.model.apply(variables, image)
+    outputs = compiled(built.model.apply)(variables, image)
     close(outputs["logits"], case.arrays["f64/final_eval/logits"], 1e-5)
     name = "f64/final_eval/pixel_logits"
     pixels = golden_models.nchw(outputs["pixel_logits"])

@@ -16,7 +16,7 @@ from PIL import Image
 from wsol_jax import cpu, main
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHORT = ["--config.epochs=1", "--config.baseline.epochs=1"]
+SHORT = ["--config.epochs=1", "--config.baseline.epochs=1", "--config.image_size=96"]
 
 
 @flagsaver.flagsaver

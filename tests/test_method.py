@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import BATCH, METHODS, SIZE, batch, small_method
+from small import BATCH, METHODS, SIZE, batch, initialize, small_method
 
 from wsol_jax import augment, heads, method, parallel
 from wsol_jax.backbones import resnet, vit
@@ -14,7 +14,7 @@ from wsol_jax.backbones import resnet, vit
 def test_maps_are_in_zero_to_one(name):
     built = small_method(name)
     image = jax.random.normal(jax.random.key(0), (3, SIZE, SIZE, 3))
-    variables = jax.jit(built.model.init)(jax.random.key(1), image)
+    variables = initialize(built)
     logits, maps = jax.jit(built.localize)(variables, image, jnp.array([0, 1, 0]))
     assert logits is None if name == "unet" else logits.shape == (3, 2)
     size = SIZE if name in ("negev", "unet") else SIZE // 8  # decoders map at the image's size
@@ -27,9 +27,9 @@ def test_maps_are_in_zero_to_one(name):
 def test_without_a_label_the_predicted_class_is_mapped():
     built = small_method("classifier")
     image = jax.random.normal(jax.random.key(0), (4, SIZE, SIZE, 3))
-    variables = jax.jit(built.model.init)(jax.random.key(1), image)
-    logits, predicted = built.localize(variables, image)
-    _, named = built.localize(variables, image, jnp.argmax(logits, axis=-1))
+    variables = initialize(built)
+    logits, predicted = jax.jit(built.localize)(variables, image)
+    _, named = jax.jit(built.localize)(variables, image, jnp.argmax(logits, axis=-1))
     jax.tree.map(np.testing.assert_array_equal, predicted, named)
 
 
@@ -81,7 +81,7 @@ def test_pixel_weight_zero_leaves_the_classifiers_gradient():
     pixelcam = small_method("pixelcam", pixel_weight=0.0)
     classifier = small_method("classifier")
     image = jax.random.normal(jax.random.key(0), (BATCH, SIZE, SIZE, 3))
-    variables = jax.jit(pixelcam.model.init)(jax.random.key(1), image)
+    variables = initialize(pixelcam)
     prepared = jax.tree.map(jnp.asarray, batch(0))
     prepared |= {"image": image, "cam": jnp.ones((BATCH, SIZE, SIZE))}
     keys = parallel.image_keys(jax.random.key(0), BATCH, None)

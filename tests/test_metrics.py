@@ -1,10 +1,7 @@
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 from sklearn.metrics import average_precision_score
 
@@ -197,14 +194,7 @@ assert "clu.metrics" in sys.modules and "tensorflow" not in sys.modules
     ids=["eight devices", "without clu", "without tensorflow"],
 )
 def test_in_another_process(script):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    processes.run(script, devices=8, flags=("-W", "error"))
 
 
 def test_a_clu_collection_takes_both_metrics():

@@ -1,15 +1,12 @@
 """The run as a whole: two phases, selection, resuming after any death, and what ends it early."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
+import processes
 import pytest
 import small
 
@@ -119,12 +116,6 @@ def test_another_config_does_not_overwrite_a_run(finished):
         train.run(config, folder)
 
 
-def launch(folder):
-    here = pathlib.Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}", "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], env=environment)
-
-
 def wait_for(condition, process, seconds=200):
     for _ in range(seconds * 20):
         if condition() or process.poll() is not None:
@@ -137,7 +128,7 @@ def wait_for(condition, process, seconds=200):
 def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path, where):
     folder, _ = finished
     path = tmp_path / "run" / where
-    process = launch(tmp_path / "run")
+    process = processes.start(PROGRAM, tmp_path / "run")
     wait_for(lambda: path.is_file() and len(path.read_text().splitlines()) > 1, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -148,7 +139,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path, where):
 def test_sigterm_saves_and_exits_cleanly(finished, tmp_path):
     folder, _ = finished
     path = tmp_path / "run" / "baseline" / "history.jsonl"
-    process = launch(tmp_path / "run")
+    process = processes.start(PROGRAM, tmp_path / "run")
     wait_for(path.is_file, process)
     process.terminate()
     assert process.wait() == 0
@@ -227,6 +218,7 @@ def test_the_baseline_of_another_run_can_be_used(finished, tmp_path):
     folder, numbers = finished
     config = small.two_phases()
     config.baseline.workdir = str(folder)
+    config.data.folder = "elsewhere"  # the same data set may lie in another place
     again = train.run(config, tmp_path / "run")
     assert again["phases"]["baseline"] == numbers["phases"]["baseline"]
     assert not (tmp_path / "run" / "baseline").exists()

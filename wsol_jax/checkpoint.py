@@ -80,9 +80,8 @@ class Checkpoints:
 
     def _saved(self, step):
         """The tree of what was saved, without the arrays."""
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.metadata((self.folder / str(step) / "state").absolute())
-        return found.item_metadata.tree
+        path = (self.folder / str(step) / "state").absolute()
+        return ocp.PyTreeCheckpointHandler().metadata(path).tree
 
     def memory(self, step: int) -> dict[str, Any]:
         """The JSON saved with `step`."""

@@ -14,18 +14,28 @@ import jax.numpy as jnp
 # layers use one core. Naming what it may have, products and reductions, keeps convolutions out.
 _YNN = "xla_cpu_experimental_ynn_fusion_type"
 _LIBRARY = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+_OPTIMIZATION = "xla_backend_optimization_level"
 
 # glibc's malloc returns large buffers to the system and fetches them again, page by page, in each
 # step: take nothing from mmap, give nothing back, share one arena. The numbers are malloc.h's.
 _KEEP = {-4: 0, -1: -1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
 
 
-@functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | int]:
     """Options for `jax.jit` on a CPU; none elsewhere, or where this XLA does not know them."""
-    options = {_YNN: _LIBRARY}
+    return _where_known(_YNN, _LIBRARY)
+
+
+def run_once_options() -> dict[str, str | int]:
+    """Options for what runs once: a ResNet-50's initial values compile in half the time."""
+    return _where_known(_OPTIMIZATION, 0)
+
+
+@functools.cache
+def _where_known(name, value):
     if jax.default_backend() != "cpu":
         return {}
+    options = {name: value}
     try:
         jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
     except Exception:  # whatever an XLA that has never heard of the option may raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import augment, choices, heads, logbook, method
+from wsol_jax import augment, choices, cpu, heads, logbook, method
 from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
 
@@ -93,7 +93,8 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
 def initialize(config: Any, built: method.Method) -> dict[str, Any]:
     """Fresh variables of a method, drawn from the config's seed, on the host."""
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
-    return jax.device_get(jax.jit(built.model.init)(jax.random.key(config.seed), image))
+    init = jax.jit(built.model.init, compiler_options=cpu.run_once_options())
+    return jax.device_get(init(jax.random.key(config.seed), image))
 
 
 def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dict]:
@@ -154,7 +155,11 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
 def check_shared(workdir: pathlib.Path, config: Any) -> None:
     """Raises ValueError where the run at `workdir` has another model or other training images."""
     old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
-    differing = [name for name in _differences(old, new) if name.startswith(SHARED)]
+    differing = [
+        name
+        for name in _differences(old, new)
+        if any(f"{name}.".startswith(f"{shared}.") for shared in SHARED)
+    ]
     if differing:
         values = "; ".join(
             f"{name} is {_at(old, name)} there, {_at(new, name)} here" for name in differing

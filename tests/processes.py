@@ -1,0 +1,34 @@
+"""Python programs in processes of their own, which find the package and the tests' helpers."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+
+def run(program: str, *arguments: object, devices: int = 1, flags: tuple[str, ...] = ()) -> None:
+    """Runs a program to its end; fails with what it complained of."""
+    process = start(program, *arguments, devices=devices, flags=flags, stderr=subprocess.PIPE)
+    _, complaints = process.communicate()
+    assert process.returncode == 0, complaints
+
+
+def start(
+    program: str, *arguments: object, devices: int = 1, flags: tuple[str, ...] = (), **options
+) -> subprocess.Popen:
+    """Starts a program on simulated devices.
+
+    Args:
+      arguments: of the program, `flags` of Python.
+      options: of `subprocess.Popen`.
+    """
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{HERE}:{HERE.parent}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, *flags, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, text=True, **options)
