@@ -1,7 +1,7 @@
 """What makes training fast where XLA computes on the CPU; it changes speed, not results.
 
-With both, and 1x1 convolutions as matrix products (`convolution.py`), a ResNet-50 trains at about
-nine tenths of PyTorch's speed on the same cores; `results/bench.md` has the figure.
+With these, and 1x1 convolutions as matrix products (`convolution.py`), a ResNet-50 trains at nearly
+PyTorch's speed on the same cores; `results/bench.md` has the figure.
 """
 
 import ctypes
