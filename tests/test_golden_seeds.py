@@ -8,6 +8,7 @@ import functools
 import re
 
 import golden_cases
+import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,7 @@ def _options(settings):
 def _counter(blocks, dilation, **options):
     """Draws once per key and counts the labelled pixels of both classes, per block and in all."""
 
-    @jax.jit
+    @golden_models.compiled
     def count(keys, cam, negative):
         maps = jnp.broadcast_to(cam, (len(keys), *cam.shape))
         only = jnp.full(len(keys), negative)

@@ -1,5 +1,6 @@
 """The notebook runs from top to bottom on drawn tissue."""
 
+import json
 import pathlib
 
 import nbclient
@@ -11,7 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_runs(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("WSOL_NOTEBOOK_EPOCHS", "1")
+    small = {"epochs": 1, "baseline.epochs": 1, "image_size": 96}
+    monkeypatch.setenv("WSOL_NOTEBOOK_CONFIG", json.dumps(small))
     monkeypatch.setenv("WSOL_NOTEBOOK_WORKDIR", str(tmp_path / "run"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     notebook = nbformat.read(path, as_version=4)
