@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from wsol_jax import augment, choices, cpu, heads, logbook, method
 from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
+from wsol_jax.run_files import at
 
 SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
 RECALIBRATION_BATCH = 16
@@ -162,7 +163,8 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
     ]
     if differing:
         values = "; ".join(
-            f"{name} is {_at(old, name)} there, {_at(new, name)} here" for name in differing
+            f"{name} is {at(old, *name.split('.'))} there, {at(new, *name.split('.'))} here"
+            for name in differing
         )
         raise ValueError(
             f"the baseline at {workdir} does not fit this config: {values}. Pass a run that does "
@@ -180,13 +182,6 @@ def _differences(old, new, prefix=""):
         return [prefix] if old != new else []
     names = [(f"{prefix}.{k}".lstrip("."), k) for k in {**old, **new}]
     return [d for path, k in names for d in _differences(old.get(k), new.get(k), path)]
-
-
-def _at(tree, path):
-    """The entry of nested dictionaries at a dotted path, or None."""
-    for name in path.split("."):
-        tree = tree.get(name) if isinstance(tree, dict) else None
-    return tree
 
 
 def _common(modules, donor):
