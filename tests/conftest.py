@@ -11,7 +11,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Small programs that run once or twice: compiling them well takes longer than running them badly.
 # `XLA_FLAGS= bash scripts/test.sh` compiles as in training.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+FAST_TO_COMPILE = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ.setdefault("XLA_FLAGS", " ".join(FAST_TO_COMPILE))
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # compiled once for all tests and their processes
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wsol_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

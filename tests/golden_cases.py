@@ -30,8 +30,8 @@ class Case(NamedTuple):
 
     def state(self, prefix: str = "") -> dict[str, np.ndarray]:
         """The weights of the recorded model whose names start with `prefix`, which is cut off."""
-        state = draw_state(self.shapes, self.spec["seed"])
-        return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        shapes, seed = self.shapes, self.spec["seed"]
+        return {k[len(prefix) :]: draw(k, shapes, seed) for k in shapes if k.startswith(prefix)}
 
     def strides(self, name: str) -> tuple[slice, ...]:
         """The slices of the full tensor that were kept under `name`."""
@@ -64,16 +64,21 @@ def masks() -> np.ndarray:
     return (np.load(root() / "inputs.npz")["masks"] > 0).astype(np.uint8)
 
 
-def draw_state(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
-    """Weights drawn from the names of the tensors alone: nothing has to be stored."""
-    return {name: _draw(name, tuple(shape), shapes, seed) for name, shape in shapes.items()}
-
-
-def _draw(name: str, shape: tuple[int, ...], shapes: dict, seed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    parent, _, kind = name.rpartition(".")
+def draw(name: str, shapes: dict[str, list[int]], seed: int) -> np.ndarray:
+    """A tensor drawn from its name and those of the others: no weights have to be stored."""
+    parent = name.rpartition(".")[0]
     sibling = shapes.get(f"{parent}.weight" if parent else "weight")
     is_norm = sibling is not None and len(sibling) == 1
+    damping = _damping(name, is_norm, shapes)
+    return _draw(name, tuple(shapes[name]), seed, is_norm=is_norm, damping=damping)
+
+
+@functools.cache  # the cases share their encoders
+def _draw(
+    name: str, shape: tuple[int, ...], seed: int, *, is_norm: bool, damping: float
+) -> np.ndarray:
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    kind = name.rpartition(".")[2]
     if kind == "num_batches_tracked":
         return np.zeros(shape, np.int64)
     if kind == "running_mean":
@@ -86,7 +91,9 @@ def _draw(name: str, shape: tuple[int, ...], shapes: dict, seed: int) -> np.ndar
         value = (0.1 if is_norm else 0.05) * rng.standard_normal(shape)
     else:
         value = np.sqrt(2.0 / np.prod(shape[1:])) * rng.standard_normal(shape)
-    return np.asarray(_damping(name, is_norm, shapes) * value, np.float32)
+    drawn = np.asarray(damping * value, np.float32)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _damping(name: str, is_norm: bool, shapes: dict) -> float:

@@ -42,8 +42,11 @@ RENAMED = (
 )
 SAT_ENCODER = re.compile(r"^(cls|loc)_token|^(pos|loc)_embed|^(patch_embed|blocks|norm)\.")
 HIDDEN = re.compile(r"^pixel_wise_classification_head\.conv(\d)\.(0|1)\.")
-
-
+AS_IN_TRAINING = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 LABELS = jnp.array([0, 1])
 
 
@@ -55,7 +58,7 @@ def known(prefix, *parts):
 
 def compiled(function):
     """`jax.jit` as in training, for models of full size, which run longer than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 3})
+    return jax.jit(function, compiler_options=AS_IN_TRAINING)
 
 
 @functools.cache
@@ -99,10 +102,14 @@ def head(case: Case, **keywords):
 
 def variables(built, case: Case, dtype=jnp.float32):
     """Initial variables, all of them replaced by the case's weights."""
-    fresh = jax.eval_shape(built.model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    tensors = renamed(case.state())
-    filled = weights.assign(fresh, tensors)
+    filled = weights.assign(shapes(built.model), renamed(case.state()))
     return jax.tree.map(lambda x: x.astype(dtype), filled)
+
+
+@functools.cache
+def shapes(model):
+    """Shapes of a model's variables, without values."""
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
 
 
 def renamed(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """Convolution equals XLA's own, values and gradients, on any platform and number of devices."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.export
@@ -19,6 +21,7 @@ CASES = {  # height, width, channels in and out, kernel, strides, padding
     "pointwise, strides 3 and 2": (8, 7, 4, 4, (1, 1), (3, 2), "VALID"),
     "pointwise, padded": (5, 5, 3, 2, (1, 1), (1, 1), ((1, 0), (0, 2))),
     "patches": (8, 12, 3, 5, (4, 4), (4, 4), "VALID"),
+    "patches, padded": (7, 8, 3, 5, (3, 2), (3, 2), ((1, 2), (0, 1))),
     "patches, a remainder": (9, 11, 3, 5, (2, 4), (2, 4), ((0, 0), (0, 0))),
     "3x3": (7, 6, 3, 4, (3, 3), (1, 1), ((1, 1), (1, 1))),
     "3x3, stride 2": (9, 8, 3, 4, (3, 3), (2, 2), ((1, 1), (1, 1))),
@@ -36,6 +39,7 @@ def arrays(name, dtype=np.float32):
     return jnp.asarray(x), jnp.asarray(w), strides, padding
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def value_and_gradients(convolve, x, w, strides, padding):
     """y and the products of a random dy with dy/dx and dy/dw."""
     y, pull = jax.vjp(lambda x, w: convolve(x, w, strides, padding, dimension_numbers=NHWC), x, w)

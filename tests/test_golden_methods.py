@@ -24,28 +24,28 @@ def _highest_precision():
         yield
 
 
-def pixelcam(case, dtype=jnp.float32, **keywords):
-    """PixelCAM of a recorded case, and its variables."""
+def pixelcam(case, **keywords):
+    """PixelCAM of a recorded case."""
     options = case.spec["spec"]["aux"]
     depth = next((PIXEL_HEADS[k] for k in options if k in PIXEL_HEADS), "linear")
     norm = options.get("batch_norm", False)
-    built = golden_models.build(
+    return golden_models.build(
         case, "pixelcam", pixel_head=depth, pixel_batch_norm=norm, **keywords
     )
-    return built, golden_models.variables(built, case, dtype)
 
 
 @functools.cache
 def outputs_of(name):
     """What the model of a recorded case says of the images."""
     case = next(case for case in golden_cases.cases(name) if case.name == name)
-    _, built, variables = decoded(case) if name.startswith("06_") else ("", *pixelcam(case))
-    return jax.jit(built.model.apply)(variables, images())
+    built = decoded(case)[1] if name.startswith("06_") else pixelcam(case)
+    return jax.jit(built.model.apply)(golden_models.variables(built, case), images())
 
 
 @known("04_", "")
 def test_pixelcam_maps(case):
-    built, variables = pixelcam(case)
+    built = pixelcam(case)
+    variables = golden_models.variables(built, case)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
     outputs = outputs_of(case.name)
     close(outputs["logits"], case.arrays["logits"], 5e-5)
@@ -64,10 +64,9 @@ def test_pixelcam_maps(case):
 @known("04_", "")
 def test_pixelcam_losses(case):
     recorded = case.spec["losses"]
-    built, _ = pixelcam(case)
-    weak, _ = pixelcam(case, pixel_weight=0.1)
+    built, weak = pixelcam(case), pixelcam(case, pixel_weight=0.1)
     side = case.spec["tensors"]["pixel_logits"]["shape"][-1]
-    coarse, _ = pixelcam(case, seed_grid=side)
+    coarse = pixelcam(case, seed_grid=side)
     outputs = outputs_of(case.name)
     fine = drawn(case, "224")
     positive = fine._replace(known=fine.known & (LABELS == 1)[:, None])
@@ -84,7 +83,7 @@ def test_pixelcam_losses(case):
 
 @known("04_", "resnet50_WGAP_linear")
 def test_without_seeds_only_the_image_counts(case):
-    built, _ = pixelcam(case)
+    built = pixelcam(case)
     fine = drawn(case, "224")
     batch = batch_of(fine._replace(known=jnp.zeros_like(fine.known)), images())
     outputs = {"logits": jnp.ones((2, 2)), "pixel_logits": jnp.ones((2, 28, 28, 2))}
@@ -99,7 +98,8 @@ def test_without_seeds_only_the_image_counts(case):
 def test_pixelcam_gradients_in_float64(case):
     modes = {"lambda1_224": False, "train_mode": True}
     with jax.enable_x64(True):
-        built, variables = pixelcam(case, jnp.float64)
+        built = pixelcam(case)
+        variables = golden_models.variables(built, case, jnp.float64)
         batch = batch_of(drawn(case, "224"), float64_images())
         for mode, train in modes.items():
             if f"f64/grad_l2:{mode}" not in case.spec["losses"]:
@@ -165,17 +165,17 @@ def test_sat_losses_and_gradients(case, area):
         check_gradients(case, f"f64/grad/area_th_{area}", gradients)
 
 
-def decoded(case, dtype=jnp.float32, **keywords):
-    """NEGEV or U-Net of a recorded case, and its variables."""
+def decoded(case, **keywords):
+    """NEGEV or U-Net of a recorded case, with its name."""
     name = "unet" if "_unet_" in case.name else "negev"
     shape = {"channels": tuple(case.spec["decoder_channels"]), "centre": "vgg" in case.name}
-    built = golden_models.build(case, name, **shape, **keywords)
-    return name, built, golden_models.variables(built, case, dtype)
+    return name, golden_models.build(case, name, **shape, **keywords)
 
 
 @known("06_", "")
 def test_decoders(case):
-    name, built, variables = decoded(case)
+    name, built = decoded(case)
+    variables = golden_models.variables(built, case)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
     outputs = outputs_of(case.name)
     strides = case.strides("map_logits")
@@ -198,12 +198,14 @@ def test_decoder_losses_and_gradients(case):
     recorded = case.spec["losses"]
     with jax.enable_x64(True):
         if "_unet_" in case.name:
-            _, built, variables = decoded(case, jnp.float64)
+            _, built = decoded(case)
+            variables = golden_models.variables(built, case, jnp.float64)
             target = jnp.asarray(golden_cases.masks(), jnp.int32)
             values, total, gradients = evaluated(built, variables, {"mask": target})
             assert values["pixel"] == pytest.approx(recorded["seg_ce"], rel=2e-5)
         else:
-            _, built, variables = decoded(case, jnp.float64, size_weight=1.0)
+            _, built = decoded(case, size_weight=1.0)
+            variables = golden_models.variables(built, case, jnp.float64)
             target = seeds.dense(drawn(case, "224"), (224, 224))
             values, total, gradients = evaluated(built, variables, {"target": target})
             every = recorded["self_learning_negev(apply_negative_samples=True)"]
@@ -220,7 +222,7 @@ def test_decoder_losses_and_gradients(case):
 @known("06_", "negev")
 def test_negev_terms_of_negative_images(case):
     recorded = case.spec["losses"]
-    _, built, _ = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
+    _, built = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
     target = seeds.dense(drawn(case, "224"), (224, 224))
     target = jnp.where((LABELS > 0)[:, None, None], target, seeds.IGNORE)
     batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, "target": target}

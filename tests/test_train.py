@@ -116,36 +116,33 @@ def test_another_config_does_not_overwrite_a_run(finished):
         train.run(config, folder)
 
 
+STOPS = [("baseline", signal.SIGTERM), ("baseline", signal.SIGKILL), ("pixelcam", signal.SIGKILL)]
+
+
+def test_stopped_and_killed_again_and_again_equals_uninterrupted(finished, tmp_path):
+    folder, run = finished[0], tmp_path / "run"
+    for phase, stop in STOPS:
+        before = epochs_of(run / phase)
+        process = processes.start(PROGRAM, run)
+        wait_for(lambda phase=phase, n=before: epochs_of(run / phase) > n, process)
+        process.send_signal(stop)
+        assert process.wait() == (0 if stop == signal.SIGTERM else -stop)
+        assert not (run / "metrics.json").exists()
+    train.run(small.two_phases(), run)
+    jax.tree.map(np.testing.assert_array_equal, weights_of(run), weights_of(folder))
+
+
+def epochs_of(phase):
+    path = phase / "history.jsonl"
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
 def wait_for(condition, process, seconds=200):
     for _ in range(seconds * 20):
         if condition() or process.poll() is not None:
             return
         time.sleep(0.05)
     raise TimeoutError("the run did not get there")
-
-
-@pytest.mark.parametrize("where", ["baseline/history.jsonl", "pixelcam/history.jsonl"])
-def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path, where):
-    folder, _ = finished
-    path = tmp_path / "run" / where
-    process = processes.start(PROGRAM, tmp_path / "run")
-    wait_for(lambda: path.is_file() and len(path.read_text().splitlines()) > 1, process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    train.run(small.two_phases(), tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
-
-
-def test_sigterm_saves_and_exits_cleanly(finished, tmp_path):
-    folder, _ = finished
-    path = tmp_path / "run" / "baseline" / "history.jsonl"
-    process = processes.start(PROGRAM, tmp_path / "run")
-    wait_for(path.is_file, process)
-    process.terminate()
-    assert process.wait() == 0
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    train.run(small.two_phases(), tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "run"), weights_of(folder))
 
 
 @pytest.mark.parametrize("name", ["sat", "unet", "negev"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from golden_cases import draw_state
+from golden_cases import draw
 
 from wsol_jax import experiment
 from wsol_jax.backbones import resnet, weights
@@ -29,7 +29,7 @@ def tensors(variables):
         shape = leaf.transpose(3, 2, 0, 1).shape if leaf.ndim == 4 else leaf.shape
         shapes[weights.torch_name(path)] = list(shape)
     shapes |= {"fc.weight": [10, 256], "fc.bias": [10], "bn1.num_batches_tracked": []}
-    return draw_state(shapes, seed=0)
+    return {name: draw(name, shapes, seed=0) for name in shapes}
 
 
 def _leaves(tree):
