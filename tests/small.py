@@ -61,6 +61,11 @@ def shapes(built: method.Method, size: int = SIZE) -> dict:
     return jax.eval_shape(built.model.init, jax.random.key(0), image)
 
 
+def zeros(built: method.Method, size: int = SIZE) -> dict:
+    """Variables of value 0, to be replaced by those of a checkpoint."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(built, size))
+
+
 def initialize(built: method.Method, size: int = SIZE) -> dict:
     """Fresh variables, compiled in no time."""
     init = jax.jit(built.model.init, compiler_options=cpu.run_once_options())

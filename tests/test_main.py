@@ -14,9 +14,17 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from wsol_jax import cpu, main
+from wsol_jax.data import synthetic_glands
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = ["--config.epochs=1", "--config.baseline.epochs=1", "--config.image_size=96"]
+FEW = {"train": 16, "test": 10}  # images: drawing them all takes longer than everything else
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch):
+    for split, count in FEW.items():
+        monkeypatch.setitem(synthetic_glands.SPLITS, split, count)
 
 
 @flagsaver.flagsaver
@@ -32,10 +40,11 @@ def call(*arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The quickstart cut to one epoch a phase, where there is neither TensorFlow nor clu."""
+    """The quickstart cut to one epoch of few images, where is neither TensorFlow nor clu."""
     folder = tmp_path_factory.mktemp("main") / "run"
     hidden = ["tensorflow", "tensorflow_datasets", "clu", "tensorboard"]
     program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy; "
+    program += f"from wsol_jax.data import synthetic_glands as s; s.SPLITS.update({FEW}); "
     program += "runpy.run_module('wsol_jax.main', run_name='__main__', alter_sys=True)"
     arguments = ["--config=configs/quickstart.py", f"--workdir={folder}", *SHORT]
     command = [sys.executable, "-c", program, *arguments]
