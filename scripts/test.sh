@@ -5,4 +5,4 @@ set -euo pipefail
 ruff format --check .
 ruff check .
 # A file stays on one worker: what its tests share is made once.
-python -m pytest -n "${WSOL_TEST_WORKERS:-2}" --dist loadfile "$@"
+python -m pytest -n "${WSOL_TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"

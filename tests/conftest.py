@@ -22,3 +22,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # compiled once for all tests
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 install_import_hook("wsol_jax", "checks.typechecker").__enter__()
+
+LONGEST = ("golden_methods", "train", "configs", "parallel", "main", "golden_training", "notebook")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that the workers end together."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
