@@ -42,7 +42,7 @@ RENAMED = (
 )
 SAT_ENCODER = re.compile(r"^(cls|loc)_token|^(pos|loc)_embed|^(patch_embed|blocks|norm)\.")
 HIDDEN = re.compile(r"^pixel_wise_classification_head\.conv(\d)\.(0|1)\.")
-AS_IN_TRAINING = {
+AS_IN_TRAINING = {  # XLA's defaults, where conftest.py sets others
     "xla_backend_optimization_level": 3,
     "xla_cpu_use_fusion_emitters": True,
     "xla_cpu_parallel_codegen_split_count": 32,

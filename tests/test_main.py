@@ -18,7 +18,7 @@ from wsol_jax.data import synthetic_glands
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = ["--config.epochs=1", "--config.baseline.epochs=1", "--config.image_size=96"]
-FEW = {"train": 16, "test": 10}  # images: drawing them all takes longer than everything else
+FEW = {"train": 16, "test": 10}  # images; all of them take a quarter of the run to draw
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def call(*arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The quickstart cut to one epoch of few images, where is neither TensorFlow nor clu."""
+    """The quickstart cut to one epoch of few images, without TensorFlow and clu."""
     folder = tmp_path_factory.mktemp("main") / "run"
     hidden = ["tensorflow", "tensorflow_datasets", "clu", "tensorboard"]
     program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy; "
