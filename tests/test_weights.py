@@ -2,6 +2,7 @@
 
 import flax.traverse_util
 import golden_cases
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +129,16 @@ def test_pickles_and_missing_files_are_refused_with_the_way_out(tmp_path):
         weights.load("model.pth")
     with pytest.raises(FileNotFoundError, match=r"no weights at .*Hugging Face id"):
         weights.load(str(tmp_path / "absent.npz"))
+
+
+def test_a_hub_out_of_reach_is_named_with_the_way_round(monkeypatch):
+    def unreachable(repository, name):
+        raise huggingface_hub.errors.LocalEntryNotFoundError(f"no route to {repository}")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    expected = r"model.safetensors of 'a/b' .*no route to a/b.*--config.weights.source="
+    with pytest.raises(FileNotFoundError, match=expected):
+        weights.load("a/b")
 
 
 def test_stride_in_conv1_or_conv2_is_another_function(variables, tensors):

@@ -29,7 +29,7 @@ def load(source: str) -> dict[str, np.ndarray]:
         `owner/model:file` (the file is `model.safetensors` unless named).
 
     Raises:
-      FileNotFoundError: there is no such file, and the name is not that of a model.
+      FileNotFoundError: there is no such file, and no such model, or the hub cannot be reached.
       ValueError: the file is a pickle, or damaged.
     """
     path = pathlib.Path(source)
@@ -173,7 +173,13 @@ def _download(source):
     import huggingface_hub
 
     name = match[2] or "model.safetensors"
-    return pathlib.Path(huggingface_hub.hf_hub_download(match[1], name))
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(match[1], name))
+    except (OSError, huggingface_hub.errors.EntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{name} of {match[1]!r} cannot be had from the Hugging Face hub ({error}); pass a "
+            ".safetensors or .npz file that you have as --config.weights.source="
+        ) from error
 
 
 def _mismatch(missing, surplus, misshapen):
