@@ -73,6 +73,7 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.num_classes = 2
     config.resize = 256
     config.image_size = 224
+    config.metric = "pxap"
     config.backbone = ConfigDict({"name": encoder, **ENCODERS[encoder].backbone})
     config.weights = ConfigDict({"source": ENCODERS[encoder].weights})
     config.weights.allow_missing, config.weights.recalibrate = (), True

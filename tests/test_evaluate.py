@@ -25,8 +25,8 @@ def test_batches_and_padding_change_nothing(trained):
     ]
     for other in scores[1:]:
         assert other.accuracy.compute() == scores[0].accuracy.compute()
-        for name, pxap in other.pxap.items():
-            assert pxap.compute() == pytest.approx(scores[0].pxap[name].compute(), abs=1e-3)
+        for name, pxap in other.maps.items():
+            assert pxap.compute() == pytest.approx(scores[0].maps[name].compute(), abs=1e-3)
             assert pxap.pixels == DATA.test.size * small.SIZE**2
 
 
@@ -45,7 +45,7 @@ def test_scores_are_those_of_the_maps(trained):
         truth = batch["mask"] == 1
         counts = np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
         expected = metrics.average_precision(counts)
-        assert scores.pxap[name].compute() == pytest.approx(expected, abs=1e-3)
+        assert scores.maps[name].compute() == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_summary_has_both_thresholds(trained):

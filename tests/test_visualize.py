@@ -16,7 +16,7 @@ CURVES = [
     visualize.Curve(0, "LayerCAM 75.1", [0.0, 0.5, 1.0], [0.9, 0.8, 0.5]),
     visualize.Curve(1, "PixelCAM 83.6", [0.0, 0.5, 1.0], [1.0, 0.9, 0.5]),
 ]
-HISTORY = [{"epoch": e, "accuracy": 50 + 10.0 * e, "pxap": 60 + 2.0 * e} for e in range(6)]
+HISTORY = [{"epoch": e, "accuracy": 50 + 10.0 * e, "maps": 60 + 2.0 * e} for e in range(6)]
 
 
 @pytest.fixture

@@ -8,31 +8,49 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float16
 
-from wsol_jax import augment, metrics, ops, parallel
+from wsol_jax import augment, choices, metrics, ops, parallel
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
 
+class Protocol(NamedTuple):
+    """How maps are judged: by which metric, and how they come to the size of the truth."""
+
+    metric: type[metrics.PxAP] | type[metrics.Dice]
+    align_corners: bool
+
+
+PROTOCOLS = {
+    "pxap": Protocol(metrics.PxAP, align_corners=False),  # PixelCAM's papers
+    "dice": Protocol(metrics.Dice, align_corners=True),  # max-min's
+}
+
+
 class Scores(NamedTuple):
-    """What a split's images add up to: label accuracy, and PxAP of each kind of map.
+    """What a split's images add up to: label accuracy, and the metric of each kind of map.
 
     There is no accuracy where the method does not classify images.
     """
 
     accuracy: metrics.Accuracy | None
-    pxap: dict[str, metrics.PxAP]
+    maps: dict[str, metrics.PxAP | metrics.Dice]
 
 
 class Evaluator:
     """A method compiled for evaluation, on all devices.
 
     Maps are made for the true class, at feature resolution, and resized bilinearly to the truth.
+
+    Args:
+      batch_size: at most, over all devices.
+      metric: name of one of `PROTOCOLS`.
     """
 
-    def __init__(self, method: Method, batch_size: int):
+    def __init__(self, method: Method, batch_size: int, metric: str = "pxap"):
+        choices.require("metric", metric, PROTOCOLS)
         self._engine = parallel.engine("jit")
         self._batch_size = batch_size
-        self._count = parallel.compile_evaluation(_counter(method))
+        self._count = parallel.compile_evaluation(_counter(method, metric))
         self._localize = parallel.compile_evaluation(_localizer(method))
 
     def place(self, variables: Any) -> Any:
@@ -66,48 +84,38 @@ def accuracy(scores: Scores) -> float | None:
     return None if scores.accuracy is None else scores.accuracy.compute()
 
 
-def summarize(scores: Scores, name: str, threshold: float | None = None) -> dict[str, Any]:
+def summarize(scores: Scores, name: str, threshold: float) -> dict[str, Any]:
     """The numbers of one kind of map, in percent.
 
     Args:
       name: of the map.
-      threshold: operating point chosen on other images; the one best for these images is always
-        reported beside it, under its own name.
+      threshold: operating point chosen on other images.
     """
-    counts = scores.pxap[name].counts
-    precision, recall = metrics.curve(counts)
-    reached = np.isfinite(precision)
-    numbers = {
-        "accuracy": accuracy(scores),
-        "pxap": scores.pxap[name].compute(),
-        "at_best_test_threshold": metrics.rates(counts, metrics.best_threshold(counts)),
-        "curve": {
-            "recall": recall[reached].round(5).tolist(),
-            "precision": precision[reached].round(5).tolist(),
-        },
-    }
-    if threshold is not None:
-        numbers["at_validation_threshold"] = metrics.rates(counts, threshold)
-    return numbers
+    return {"accuracy": accuracy(scores), **scores.maps[name].summary(threshold)}
 
 
-def to_size(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array, "b H W"]:
+def to_size(
+    maps: Float[Array, "b h w"], shape: tuple[int, int], metric: str = "pxap"
+) -> Float[Array, "b H W"]:
     """Maps at the size of the truth, in [0, 1] in spite of rounding."""
-    return jnp.clip(ops.resize_maps(maps.astype(jnp.float32), shape), 0, 1)
+    options = {"align_corners": PROTOCOLS[metric].align_corners}
+    return jnp.clip(ops.resize_maps(maps.astype(jnp.float32), shape, **options), 0, 1)
 
 
-def _counter(method: Method) -> Callable[[Any, dict[str, Array]], Scores]:
+def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], Scores]:
+    judge = PROTOCOLS[metric].metric
+
     def count(variables, batch):
         image = augment.eval_view(batch, **method.normalization)["image"]
         truth, valid = batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
-        full = {name: to_size(low, truth.shape[1:]) for name, low in maps.items()}
+        full = {name: to_size(low, truth.shape[1:], metric) for name, low in maps.items()}
         accuracy = None
         if logits is not None:
             accuracy = metrics.Accuracy.from_model_output(logits, batch["label"], valid)
         return Scores(
             accuracy,
-            {name: metrics.PxAP.from_model_output(m, truth, valid) for name, m in full.items()},
+            {name: judge.from_model_output(m, truth, valid) for name, m in full.items()},
         )
 
     return count
@@ -122,6 +130,6 @@ def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], dict[str, Ar
 
 
 def _merge(left, right):
-    pxap = {name: left.pxap[name].merge(right.pxap[name]) for name in left.pxap}
+    maps = {name: left.maps[name].merge(right.maps[name]) for name in left.maps}
     classified = None if left.accuracy is None else left.accuracy.merge(right.accuracy)
-    return Scores(classified, pxap)
+    return Scores(classified, maps)

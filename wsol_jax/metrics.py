@@ -1,8 +1,10 @@
-"""Metrics as integer counts pooled over a split: PxAP, operating points, accuracy, separability.
+"""Metrics as integer counts over a split: PxAP, operating points, Dice, accuracy, separability.
 
 A batch leaves the device as int32 counts and the host adds them in int64 (CAMELYON16 has 4.1e9
 pixels), so numbers are exact and do not depend on order, batch size, padding or devices. PxAP:
-"Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020, section 4.
+"Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020, section 4. F1+ and F1-:
+"Deep Interpretable Classification and Weakly-Supervised Segmentation of Histology Images via
+Max-Min Uncertainty", IEEE TMI 2022, section IV.
 """
 
 from typing import Any
@@ -20,6 +22,7 @@ except ModuleNotFoundError:  # Accelerator images often lack clu; all methods we
 
 Numbers = np.ndarray | np.generic  # at every threshold, or at one
 IGNORED = 255  # truth of pixels without annotation
+BOUNDARY = 0.5  # `Dice` counts scores from here on as foreground
 
 
 class _Counts(Metric):
@@ -43,6 +46,7 @@ class PxAP(_Counts):
       pixels: number of their annotated pixels, which `counts` must add up to.
     """
 
+    name = "pxap"
     counts: Any
     pixels: Any
 
@@ -79,6 +83,129 @@ class PxAP(_Counts):
         """Area under the precision-recall curve, 0 to 100; ValueError without foreground."""
         checked = self.merge(self.empty())
         return average_precision(checked.counts)
+
+    def threshold(self) -> float:
+        """The operating point that these images would choose."""
+        return best_threshold(self.counts)
+
+    def summary(self, threshold: float) -> dict[str, Any]:
+        """The numbers of a split, in percent.
+
+        Args:
+          threshold: operating point chosen on other images; the one best for these images is
+            reported beside it, under its own name.
+        """
+        precision, recall = curve(self.counts)
+        reached = np.isfinite(precision)
+        return {
+            "pxap": self.compute(),
+            "at_validation_threshold": rates(self.counts, threshold),
+            "at_best_test_threshold": rates(self.counts, best_threshold(self.counts)),
+            "curve": {
+                "recall": recall[reached].round(5).tolist(),
+                "precision": precision[reached].round(5).tolist(),
+            },
+        }
+
+
+@flax.struct.dataclass
+class Dice(_Counts):
+    """F1 of foreground (F1+) and of background (F1-) at a fixed boundary, averaged over images.
+
+    Images without foreground have no part in F1+, images without background none in F1-: the
+    released convention, which the published score of an all-foreground map fits.
+
+    Args:
+      counts: pixels of every image by truth and prediction (n 2 2), 0 background and 1 foreground;
+        all zero for rows that only fill a batch.
+      pixels: their annotated pixels (n), which `counts` must add up to.
+    """
+
+    name = "dice"
+    counts: Any
+    pixels: Any
+
+    @classmethod
+    def empty(cls) -> "Dice":
+        """The counts of no image."""
+        return cls(counts=np.zeros((0, 2, 2), np.int64), pixels=np.zeros(0, np.int64))
+
+    @classmethod
+    def from_model_output(
+        cls,
+        scores: Float[Array, "b H W"],
+        truth: UInt8[Array, "b H W"],
+        valid: Bool[Array, "b"],
+        **_: Any,
+    ) -> "Dice":
+        """The counts of one batch; the arguments are those of `pixel_counts`."""
+        annotated = (truth != IGNORED) & valid[:, None, None]
+        counted = annotated & (truth <= 1) & (scores >= 0) & (scores <= 1)  # False for NaN
+        predicted = scores >= BOUNDARY
+        cells = [
+            counted & (truth == true) & (predicted == bool(found))
+            for true in (0, 1)
+            for found in (0, 1)
+        ]
+        counts = jnp.stack([jnp.sum(c, axis=(1, 2), dtype=jnp.int32) for c in cells], axis=-1)
+        return cls(counts.reshape(-1, 2, 2), jnp.sum(annotated, axis=(1, 2), dtype=jnp.int32))
+
+    def merge(self, other: "Dice") -> "Dice":
+        """The images of both; ValueError where a score or a truth could not be counted."""
+        merged = jax.tree.map(lambda x, y: np.concatenate([_host(x), _host(y)]), self, other)
+        missing = merged.pixels - merged.counts.sum(axis=(1, 2))
+        if missing.any():
+            raise ValueError(
+                f"{missing.sum()} of {merged.pixels.sum()} pixels cannot be counted: expected "
+                "scores in [0, 1] and truth 0, 1 or 255, got NaN, other scores or other truth"
+            )
+        return merged
+
+    def reduce(self) -> "Dice":
+        """The images of one batch that devices gathered along a new first axis."""
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self)
+
+    def compute(self) -> float:
+        """Mean of F1+ and F1-, 0 to 100: a map that is all foreground reaches at most 50."""
+        return float(np.nanmean(self._f1()))
+
+    def threshold(self) -> float:
+        """The boundary."""
+        return BOUNDARY
+
+    def summary(self, threshold: float = BOUNDARY) -> dict[str, Any]:
+        """The numbers of a split, in percent.
+
+        The confusion matrix pools all pixels and divides each row, one true class, by its sum.
+        `regions` has the share of every image that is foreground, true and predicted.
+        """
+        background, foreground = self._f1()
+        counts = self._images()
+        pooled = counts.sum(axis=0)
+        (tn, fp), (fn, tp) = 100 * _ratio(pooled, pooled.sum(axis=1, keepdims=True))
+        share = 100 / counts.sum(axis=(1, 2))
+        return {
+            "dice": self.compute(),
+            "threshold": threshold,
+            "f1_foreground": float(foreground),
+            "f1_background": float(background),
+            "confusion": {"tp": float(tp), "fn": float(fn), "tn": float(tn), "fp": float(fp)},
+            "regions": {
+                "true": (share * counts[:, 1].sum(axis=-1)).round(3).tolist(),
+                "predicted": (share * counts[:, :, 1].sum(axis=-1)).round(3).tolist(),
+            },
+        }
+
+    def _images(self) -> Int[np.ndarray, "n 2 2"]:
+        """The counts of the images, without the rows that only fill a batch."""
+        checked = self.merge(self.empty())
+        return checked.counts[checked.pixels > 0]
+
+    def _f1(self) -> Float[np.ndarray, "2"]:
+        """F1- and F1+ in percent; NaN where no image has such pixels."""
+        scores = image_dice(self._images())
+        known = np.isfinite(scores)
+        return 100 * _ratio(np.where(known, scores, 0).sum(axis=0), known.sum(axis=0))
 
 
 @flax.struct.dataclass
@@ -217,6 +344,19 @@ def best_threshold(counts: Int[np.ndarray, "2 bins"]) -> float:
     # The mIoU is NaN only where a class has no pixel, predicted or true. That map is perfect, and
     # argmax takes the first NaN for the maximum.
     return float(_thresholds(counts)[np.argmax(_mean_iou(*_confusion(counts)))])
+
+
+def image_dice(counts: Int[np.ndarray, "n 2 2"]) -> Float[np.ndarray, "n 2"]:
+    """Dice of background and foreground of every image; NaN where it has no such pixel.
+
+    2 n_cc / (pixels that are c + pixels predicted as c), without smoothing.
+
+    Args:
+      counts: pixels by truth and prediction, as in `Dice`.
+    """
+    true, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    hit = np.diagonal(counts, axis1=1, axis2=2)
+    return np.where(true > 0, _ratio(2 * hit, true + predicted), np.nan)
 
 
 def separability(features: Float[np.ndarray, "h w c"], mask: UInt8[np.ndarray, "h w"]) -> float:

@@ -26,9 +26,11 @@ def resize(
     return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, images, columns, precision="highest")
 
 
-def resize_maps(maps: Float[Array, "b h w"], shape: tuple[int, int]) -> Float[Array, "b H W"]:
+def resize_maps(
+    maps: Float[Array, "b h w"], shape: tuple[int, int], *, align_corners: bool = False
+) -> Float[Array, "b H W"]:
     """Bilinear interpolation of one-channel maps."""
-    return resize(maps[..., None], shape)[..., 0]
+    return resize(maps[..., None], shape, align_corners=align_corners)[..., 0]
 
 
 def resize_nearest(

@@ -57,7 +57,7 @@ def run(
         picture = _read(path)
         small = picture.resize((config.image_size, config.image_size), Image.Resampling.BILINEAR)
         probabilities, low = localize(np.asarray(small)[None])
-        heat = np.asarray(evaluate.to_size(low, picture.size[::-1])[0])
+        heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
         _write(output / path.stem, np.asarray(picture), heat)
         image_class = ("", "")
         if probabilities is not None:
@@ -105,7 +105,8 @@ def _threshold(workdir, phase, name, checkpoint):
             f"python -m wsol_jax.main --mode=evaluate --workdir={workdir}"
         )
     numbers = json.loads(path.read_text())["phases"][phase]["maps"][name][checkpoint]
-    return numbers["test"]["at_validation_threshold"]["threshold"]
+    test = numbers["test"]
+    return test.get("at_validation_threshold", test)["threshold"]
 
 
 def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]):

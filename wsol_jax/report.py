@@ -37,7 +37,14 @@ NAMES = {
     "unet": "U-Net",
     "b_loc": "B-LOC",
     "b_cl": "B-CL",
+    "maxmin": "Max-min",
+    "pn": "PN",
+    "erase": "ERASE",
+    "wildcat": "WILDCAT",
+    "max": "CAM-Max",
+    "lse": "CAM-LSE",
     "constant_map": "Constant map",
+    "all_foreground": "All foreground",
     "mean_feature_map": "Mean feature map",
     "seconds": "time",
 }
@@ -47,8 +54,15 @@ CLASSES = {
     "camelyon16": ("normal", "metastatic"),
 }
 CHECKPOINTS = ("b_loc", "b_cl", "last")
+SCORES = {  # by metric: what is reported of every checkpoint, the foremost first
+    "pxap": {"pxap": "PxAP", "accuracy": "Accuracy"},
+    "dice": {"f1_foreground": "F1+", "f1_background": "F1\N{MINUS SIGN}", "error": "Class. error"},
+}
+VALIDATION = {"pxap": "PxAP", "dice": "Dice"}
+CHOSEN = {"pxap": ("b_loc",), "dice": ("b_cl", "b_loc")}  # the checkpoint that the papers report
+REGIONS = {"seen": "training images", "valcl": "validation images", "test": "test images"}
 THEMES = {"light": visualize.LIGHT, "dark": visualize.DARK}
-PXAP = "valpx/pxap/"  # in a history, followed by the name of the map
+MAPS = "valpx/{metric}/"  # in a history, followed by the name of the map
 GALLERY_SIZE = 8
 
 
@@ -56,8 +70,8 @@ class MapKind(NamedTuple):
     """One kind of map that a phase of the run makes, such as the baseline's LayerCAM.
 
     `place` counts the kinds of a run, in the order of its phases. `results` by checkpoint and
-    `published` by quantity are in percent; `history` has one row for each evaluated epoch. What
-    the run or the papers do not have is empty.
+    `published` by quantity are in percent; `history` has one row for each evaluated epoch;
+    `metric` is that of the run. What the run or the papers do not have is empty.
     """
 
     place: int
@@ -67,11 +81,29 @@ class MapKind(NamedTuple):
     results: Mapping[str, Any]
     published: Mapping[str, float]
     history: Sequence[Mapping[str, Any]]
+    metric: str
 
     @property
-    def pxap(self) -> float | None:
-        """On the test split, at B-LOC."""
-        return at(self.results, "b_loc", "test", "pxap")
+    def chosen(self) -> str:
+        """The checkpoint that stands for the map: B-LOC for PxAP, B-CL (if any) for Dice."""
+        return next((c for c in CHOSEN[self.metric] if c in self.results), CHOSEN[self.metric][0])
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """`SCORES` on the test split, at the chosen checkpoint."""
+        return self.scores_at(self.chosen)
+
+    @property
+    def score(self) -> float | None:
+        """The foremost of the scores."""
+        return self.scores[next(iter(SCORES[self.metric]))]
+
+    def scores_at(self, checkpoint: str) -> dict[str, float | None]:
+        """`SCORES` on the test split, at a checkpoint."""
+        test = at(self.results, checkpoint, "test") or {}
+        accuracy = test.get("accuracy")
+        known = {**test, "error": None if accuracy is None else 100 - accuracy}
+        return {key: known.get(key) for key in SCORES[self.metric]}
 
 
 def write(workdir: str | os.PathLike) -> pathlib.Path:
@@ -95,14 +127,17 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
 
 def contents(run: Run) -> dict[str, Any]:
     """The variables of the template report.html."""
-    kinds = _kinds(run)
+    kinds, metric = _kinds(run), _metric(run)
     data = run.config.get("data", {})
     numbered = {"fold": data.get("fold"), "seed": run.config.get("seed")}
     title = [f"{name} {value}" for name, value in numbered.items() if value is not None]
     return {
         "title": ", ".join([name_of(data.get("name", "unknown data")), *title]),
         "name": run.config.get("name", run.folder.name),
-        "headline": _headline(kinds),
+        "headline": _headline(kinds, metric),
+        "metric": metric,
+        "scores": SCORES[metric],
+        "validation": VALIDATION[metric],
         "sources": [table.source for table in published.tables(_backbone(run.config))],
         "missing": _missing(run),
         "kinds": kinds,
@@ -144,23 +179,24 @@ def _kinds(run: Run) -> list[MapKind]:
 
     Of a baseline's maps the one that gave the seeds comes first: the gain is over it.
     """
-    kinds, origin = [], at(run.config, "baseline", "cam")
+    kinds, origin, metric = [], at(run.config, "baseline", "cam"), _metric(run)
+    prefix = MAPS.format(metric=metric)
     for phase, method in run.phases.items():
         tested = at(run.metrics, "phases", phase, "maps") or {}
         history = run.histories[phase]
-        keys = [key for row in history[:1] for key in row if key.startswith(PXAP)]
-        names = dict.fromkeys([*tested, *(key.removeprefix(PXAP) for key in keys)])
+        keys = [key for row in history[:1] for key in row if key.startswith(prefix)]
+        names = dict.fromkeys([*tested, *(key.removeprefix(prefix) for key in keys)])
         for name in sorted(names, key=lambda name: name != origin):
             rows = [
                 {
                     "epoch": row["epoch"],
                     "accuracy": row.get("valcl/accuracy"),
-                    "pxap": row.get(PXAP + name),
+                    "maps": row.get(prefix + name),
                 }
                 for row in history
             ]
             row = _published(run.config, method, name)
-            known = (tested.get(name, {}), row, rows)
+            known = (tested.get(name, {}), row, rows, metric)
             kinds.append(MapKind(len(kinds), phase, name, name_of(name), *known))
     return kinds
 
@@ -178,22 +214,29 @@ def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, f
     return row or {}
 
 
+def _metric(run: Run) -> str:
+    return at(run.config, "metric") or "pxap"
+
+
 def _backbone(config: Mapping[str, Any]) -> str:
     return at(config, "backbone", "name") or ""
 
 
-def _headline(kinds: Sequence[MapKind]) -> str:
-    """The gain of the last phase over the first or, of a single phase, its best PxAP."""
-    scored = [kind for kind in kinds if _is_number(kind.pxap)]
+def _headline(kinds: Sequence[MapKind], metric: str) -> str:
+    """The gain of the last phase over the first or, of a single phase, its best map's scores."""
+    scored = [kind for kind in kinds if _is_number(kind.score)]
     if not scored:
         return "No test results yet"
     first, last = scored[0], scored[-1]
+    if metric == "dice":
+        named = [f"{SCORES[metric][k]} {v:.1f}" for k, v in last.scores.items() if _is_number(v)]
+        return f"{last.title} reaches {', '.join(named)}"
     if first.phase == last.phase:
-        best = max(scored, key=lambda kind: kind.pxap)
-        return f"{best.title} reaches a PxAP of {best.pxap:.1f}"
-    gain = difference(last.pxap, first.pxap)
+        best = max(scored, key=lambda kind: kind.score)
+        return f"{best.title} reaches a PxAP of {best.score:.1f}"
+    gain = difference(last.score, first.score)
     verb = "raises" if gain > 0 else "lowers" if gain < 0 else "takes"
-    numbers = f"from {first.pxap:.1f} to {last.pxap:.1f} ({signed(gain)})"
+    numbers = f"from {first.score:.1f} to {last.score:.1f} ({signed(gain)})"
     return f"{last.title} {verb} the PxAP of {first.title} {numbers}"
 
 
@@ -235,11 +278,11 @@ def _mixed(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[str, str]]:
-    """Precision-recall curves at B-LOC, then the selection curves of each kind of map."""
+    """Precision-recall curves or region sizes, then the selection curves of each kind of map."""
     figures = []
     tested = [kind for kind in kinds if at(kind.results, "b_loc", "test", "curve")]
     if tested:
-        labels = [f"{kind.title} {number(kind.pxap)}" for kind in tested]
+        labels = [f"{kind.title} {number(kind.score)}" for kind in tested]
         curves = [
             visualize.Curve(kind.place, label, **kind.results["b_loc"]["test"]["curve"])
             for kind, label in zip(tested, labels, strict=True)
@@ -247,10 +290,16 @@ def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[
         drawing = _themed(visualize.precision_recall_figure, curves, constant_map=constant_map)
         figures.append({"title": "Precision and recall of test pixels, at B-LOC", **drawing})
     for kind in kinds:
+        for split, name in REGIONS.items():
+            regions = at(kind.results, kind.chosen, split, "regions")
+            if regions:
+                drawing = _themed(visualize.regions_figure, **regions, place=kind.place)
+                figures.append({"title": f"Regions of {kind.title}, {name}", **drawing})
+    for kind in kinds:
         if kind.history:
             found = {key: at(kind.results, key, "epoch") for key in CHECKPOINTS}
             chosen = {name_of(key): epoch for key, epoch in found.items() if epoch is not None}
-            options = {"chosen": chosen, "place": kind.place}
+            options = {"chosen": chosen, "place": kind.place, "label": VALIDATION[kind.metric]}
             drawing = _themed(visualize.selection_figure, kind.history, **options)
             figures.append({"title": f"Selection of {kind.title} on validation images", **drawing})
     return figures

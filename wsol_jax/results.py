@@ -12,11 +12,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, metrics, selection
+from wsol_jax import evaluate, experiment, logbook, selection
 from wsol_jax.data import memory, splits
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
 FLOOR = "mean_features"
+SPLITS = {  # that are evaluated; max-min shows the sizes of the regions of all images
+    "pxap": ("valcl", "valpx", "test"),
+    "dice": ("seen", "valcl", "valpx", "test"),
+}
 FIELDS = ("index", "valid", "image", "mask", "label")
 
 
@@ -52,11 +56,13 @@ def collect(
 
 
 def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
-    """Test PxAP of maps that have learnt nothing of the task.
+    """Test scores of maps that have learnt nothing of the task.
 
-    A constant map scores the share of foreground; the mean over the channels of the features that
-    training begins with knows no label.
+    PxAP: a constant map scores the share of foreground; the mean over the channels of the features
+    that training begins with knows no label. Dice: F1+ of a map that is all foreground.
     """
+    if config.metric == "dice":
+        return {"all_foreground": _all_foreground(data.test)}
     section = {"name": "classifier", "readouts": (FLOOR,)}
     plain = copy.deepcopy(config)
     plain.head = {"name": "wgap"}  # of whatever the method has: the map does not see it
@@ -65,26 +71,24 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     encoder = {k: {"encoder": v["encoder"]} for k, v in phase.start.items() if "encoder" in v}
     variables = experiment.transplant(experiment.initialize(config, untrained), encoder)
     scores = evaluator.scores(evaluator.place(variables), data.test)
-    background, foreground = scores.pxap[FLOOR].counts.sum(axis=1)
+    background, foreground = scores.maps[FLOOR].counts.sum(axis=1)
     return {
         "constant_map": float(100 * foreground / (background + foreground)),
-        "mean_feature_map": scores.pxap[FLOOR].compute(),
+        "mean_feature_map": scores.maps[FLOOR].compute(),
     }
 
 
 def _phase_results(config, data, phase, pictures):
     """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the `pictures`."""
     best = selection.Best(phase.folder)
-    evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
+    evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size, config.metric)
     names = best.maps()
     wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
     numbers = {name: {} for name in names}
     drawn = {}
     for step in sorted(set(wanted.values())):
         variables = evaluator.place(best.variables(step, phase.start))
-        scores = {
-            s: evaluator.scores(variables, getattr(data, s)) for s in ("valcl", "valpx", "test")
-        }
+        scores = {s: evaluator.scores(variables, getattr(data, s)) for s in SPLITS[config.metric]}
         for (criterion, name), at in wanted.items():
             if at == step:
                 numbers[name][criterion] = {
@@ -95,17 +99,33 @@ def _phase_results(config, data, phase, pictures):
                 if criterion == "b_loc":
                     low = jnp.asarray(evaluator.maps(variables, pictures)[name])
                     size = (config.image_size, config.image_size)
-                    drawn[name] = np.asarray(evaluate.to_size(low, size), np.float16)
+                    drawn[name] = np.asarray(evaluate.to_size(low, size, config.metric), np.float16)
     return numbers, drawn
 
 
 def _summary(scores, name):
-    threshold = metrics.best_threshold(scores["valpx"].pxap[name].counts)
-    return {
+    chosen_on = scores["valpx"].maps[name]
+    threshold = chosen_on.threshold()
+    numbers = {
         "valcl": {"accuracy": evaluate.accuracy(scores["valcl"])},
-        "valpx": {"pxap": scores["valpx"].pxap[name].compute()},
+        "valpx": {chosen_on.name: chosen_on.compute()},
         "test": evaluate.summarize(scores["test"], name, threshold),
     }
+    if chosen_on.name == "dice":
+        for split in ("seen", "valcl"):
+            summary = evaluate.summarize(scores[split], name, threshold)
+            numbers[split] = {key: summary[key] for key in ("accuracy", "regions")}
+    return numbers
+
+
+def _all_foreground(split):
+    """Mean over the images that have foreground of 2 f / (1 + f), f its share."""
+    f = [
+        np.mean(mask == 1)
+        for batch in split.ordered(min(split.size, 32))
+        for mask in batch["mask"][batch["valid"]]
+    ]
+    return float(100 * np.mean([2 * share / (1 + share) for share in f if share > 0]))
 
 
 def _pictures(split):

@@ -1,7 +1,8 @@
 """Which checkpoint counts: best classification (B-CL), best localization (B-LOC) and the last.
 
-After every epoch, and before the first, label accuracy is measured on `valcl` and PxAP on the few
-pixel-labelled images of `valpx`; the best of each is kept, ties going to the latest epoch.
+After every epoch, and before the first, label accuracy is measured on `valcl` and the metric of the
+maps on the few pixel-labelled images of `valpx`; the best of each is kept, ties going to the latest
+epoch.
 """
 
 import dataclasses
@@ -47,7 +48,10 @@ class Validation:
 
     def __init__(self, phase: Any, config: Any, data: experiment.Data):
         self._phase, self._data = phase, data
-        self._evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
+        self._evaluator = evaluate.Evaluator(
+            phase.method, config.evaluation_batch_size, config.metric
+        )
+        self._metric = config.metric
         self._board = logbook.Board(phase.folder)
         self._began = time.monotonic()
 
@@ -60,10 +64,10 @@ class Validation:
         localized = self._evaluator.scores(variables, self._data.valpx)
         accuracy = evaluate.accuracy(classified)
         values = {} if accuracy is None else {"b_cl": accuracy}
-        values |= {f"b_loc/{name}": pxap.compute() for name, pxap in localized.pxap.items()}
+        values |= {f"b_loc/{name}": maps.compute() for name, maps in localized.maps.items()}
         row = {"epoch": epoch, "step": int(state.step), "seconds": self._seconds(memory)}
         row |= _means(memory.losses)
-        row |= {_title(criterion): value for criterion, value in values.items()}
+        row |= {self._title(criterion): value for criterion, value in values.items()}
         memory.losses.clear()
         memory.history.append(row)
         improved = _update(memory.best, values, row)
@@ -92,6 +96,11 @@ class Validation:
         if row["epoch"] in (0, self._phase.epochs):
             self._board.images(row["step"], self._overlays(variables))
 
+    def _title(self, criterion):
+        if criterion == "b_cl":
+            return "valcl/accuracy"
+        return f"valpx/{self._metric}/{criterion.removeprefix('b_loc/')}"
+
     def _overlays(self, variables):
         maps = self._evaluator.maps(variables, self._data.valpx)
         batch = next(self._data.valpx.ordered(min(OVERLAYS, self._data.valpx.size)))
@@ -99,7 +108,7 @@ class Validation:
         pictures = {}
         for name, low in maps.items():
             heat = np.asarray(
-                evaluate.to_size(jax.numpy.asarray(low[: len(batch["image"])]), shape)
+                evaluate.to_size(jax.numpy.asarray(low[: len(batch["image"])]), shape, self._metric)
             )
             rows = zip(batch["image"], heat, batch["mask"], strict=True)
             pictures[name] = np.stack([visualize.overlay(i, h, truth=m) for i, h, m in rows])
@@ -158,7 +167,3 @@ def _update(best, values, row):
 def _means(losses):
     names = losses[0] if losses else ()
     return {f"loss/{name}": float(np.mean([row[name] for row in losses])) for name in names}
-
-
-def _title(criterion):
-    return "valcl/accuracy" if criterion == "b_cl" else f"valpx/pxap/{criterion.partition('/')[2]}"

@@ -144,13 +144,14 @@ def selection_figure(
     *,
     chosen: Mapping[str, int],
     place: int = 0,
+    label: str = "PxAP",
     theme: Theme = LIGHT,
 ) -> bytes:
     """Both selection curves of one kind of map over the epochs of its phase, as an SVG.
 
     Args:
       history: one row for each evaluated epoch: "epoch" and, in percent, the "accuracy" of labels
-        and the "pxap" of maps on validation images.
+        and the score of the "maps" on validation images, which is called `label`.
       chosen: epoch by checkpoint, such as {"B-LOC": 7, "B-CL": 12, "last": 20}.
       place: that of the kind of map in the run, which gives its colour.
     """
@@ -159,15 +160,15 @@ def selection_figure(
     _clean(axis, theme)
     lines = (
         ("accuracy", "accuracy", theme.muted, 1.5),
-        ("pxap", "PxAP", _color(theme, place), 2),
+        ("maps", label, _color(theme, place), 2),
     )
     ends = {}
-    for key, label, color, width in lines:
+    for key, title, color, width in lines:
         points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
         if points:
             epochs, values = np.array(points, float).T
             axis.plot(epochs, values, color=color, linewidth=width)
-            ends[label] = (epochs[-1], values[-1], color)
+            ends[title] = (epochs[-1], values[-1], color)
             at = np.isin(epochs, list(chosen.values()))
             axis.plot(epochs[at], values[at], "o", color=color, markersize=4.5)
     axis.set(xlabel="epoch", ylabel="percent")
@@ -175,6 +176,20 @@ def selection_figure(
     axis.xaxis.get_major_locator().set_params(integer=True)
     _label_ends(axis, ends)
     _label_epochs(axis, chosen, theme)
+    return _encode(figure, "svg")
+
+
+def regions_figure(
+    true: Sequence[float], predicted: Sequence[float], *, place: int = 0, theme: Theme = LIGHT
+) -> bytes:
+    """Share of every image that is foreground, predicted over true, in percent, as an SVG."""
+    figure = _figure(width=3.2, height=3.2)
+    axis = figure.subplots()
+    _clean(axis, theme)
+    axis.plot((0, 100), (0, 100), color=theme.muted, linewidth=1, linestyle=(0, (1, 2)))
+    axis.plot(true, predicted, "o", color=_color(theme, place), markersize=4, alpha=0.6)
+    axis.set(xlim=(0, 101), ylim=(0, 101), aspect="equal")
+    axis.set(xlabel="true foreground, percent", ylabel="predicted, percent")
     return _encode(figure, "svg")
 
 
