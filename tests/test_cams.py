@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsol_jax import cams, heads
+from wsol_jax import cams, heads, ops
 
 B, H, W, C, K = 3, 5, 4, 6, 2
 LABELS = jnp.array([0, 1, 1])
@@ -86,3 +86,33 @@ def test_the_class_changes_the_map_but_not_of_mean_features(trained):
 def test_unknown_readout_lists_the_known():
     with pytest.raises(ValueError, match=r"unknown read-out 'scorecam'; have .*'layer_cam'"):
         cams.readout("scorecam")
+
+
+@pytest.mark.parametrize("name", ["cam", "grad_cam"])
+def test_bounded_maps_cut_at_one_half_are_the_larger_class_map(trained, name):
+    """Also after resizing, and where both class maps are zero behind their ReLU."""
+    features, head, _ = trained
+    features = features.at[:, :3].set(0)
+    readout = cams.readout(name)
+    maps = cams.bounded(readout, head, features, LABELS)
+    classes = jnp.stack([readout(head, features, jnp.full(B, k)) for k in range(K)], axis=-1)
+    for shape in ((H, W), (37, 41)):
+        large = ops.resize(classes, shape, align_corners=True)
+        expected = jnp.argmax(large, axis=-1) == LABELS[:, None, None]
+        found = ops.resize_maps(maps, shape, align_corners=True) >= 0.5
+        near = jnp.abs(large[..., 0] - large[..., 1]) < 1e-6 * jnp.abs(classes).max()
+        tied = (large == 0).all(axis=-1)
+        assert not (found != expected)[~near | tied].any()
+        assert 0.05 < expected.mean() < 0.95
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def test_bounded_attention_exceeds_its_mean_over_pixels_and_classes():
+    head = heads.build("deep_mil", K, gated=False)
+    features = jax.random.normal(jax.random.key(0), (B, H, W, C))
+    variables = head.init(jax.random.key(1), features)
+    score, attention = (functools.partial(head.apply, variables, method=m) for m in (None, "maps"))
+    maps = cams.bounded(cams.deep_mil, cams.Head(score, attention), features, LABELS)
+    own = attention(features)[jnp.arange(B), ..., LABELS]
+    np.testing.assert_array_equal(maps >= 0.5, own > 1 / (H * W * K))

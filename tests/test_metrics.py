@@ -294,3 +294,66 @@ def test_separability_of_degenerate_images():
     assert np.isnan(metrics.separability(np.ones((2, 3, 4)), np.zeros((2, 3), np.uint8)))
     assert np.isnan(metrics.separability(np.ones((2, 3, 4)), mask))
     assert metrics.separability(mask[..., None].astype(float), mask) == np.inf
+
+
+def dice(scores, truth, valid=None):
+    """The metric of one batch."""
+    valid = np.ones(len(truth), bool) if valid is None else valid
+    scores = jnp.asarray(scores, jnp.float32)
+    return jax.jit(metrics.Dice.from_model_output)(scores, truth, valid)
+
+
+def test_dice_is_that_of_each_image_averaged():
+    """Against sets of pixels; an image without foreground has no part in F1+."""
+    scores, truth, _ = maps(1, (6, 12, 11))
+    truth[2] = 0
+    truth[4] = 1
+    truth[truth > 1] = 0
+    summary = dice(scores, truth).summary()
+    for value, name in enumerate(("f1_background", "f1_foreground")):
+        each = []
+        for score, true in zip(scores, truth, strict=True):
+            found = set(np.flatnonzero((score >= 0.5) == value))
+            wanted = set(np.flatnonzero(true == value))
+            if wanted:
+                each.append(100 * 2 * len(found & wanted) / (len(found) + len(wanted)))
+        assert len(each) == 5
+        assert summary[name] == pytest.approx(np.mean(each), rel=1e-12)
+    cells = [np.mean((scores >= 0.5)[truth == t] == p) for t, p in [(1, 1), (1, 0), (0, 0), (0, 1)]]
+    names = ("tp", "fn", "tn", "fp")
+    np.testing.assert_allclose([summary["confusion"][n] for n in names], np.multiply(100, cells))
+    shares = summary["regions"]["true"], summary["regions"]["predicted"]
+    np.testing.assert_allclose(shares[0], 100 * truth.mean((1, 2)), atol=1e-3)
+    np.testing.assert_allclose(shares[1], 100 * (scores >= 0.5).mean((1, 2)), atol=1e-3)
+
+
+def test_dice_of_all_foreground_and_of_the_truth():
+    _, truth, _ = maps(1, (6, 12, 11))
+    truth = (truth == 1).astype(np.uint8)
+    share = truth.mean(axis=(1, 2))
+    everything = dice(np.ones(truth.shape), truth).summary()
+    assert everything["f1_foreground"] == pytest.approx(100 * np.mean(2 * share / (1 + share)))
+    assert everything["f1_background"] == 0
+    assert dice(truth.astype(float), truth).compute() == 100
+
+
+def test_dice_does_not_see_batches_padding_or_unannotated_pixels():
+    scores, truth, _ = maps(1, (6, 12, 11))
+    truth[truth > 1] = metrics.IGNORED
+    whole = dice(scores, truth).summary()
+    parts = metrics.Dice.empty()
+    for rows in (np.array([0, 1, 2, 2]), np.array([3, 4, 5, 5])):
+        parts = parts.merge(dice(scores[rows], truth[rows], np.array([True] * 3 + [False])))
+    assert parts.summary() == whole
+    devices = jax.tree.map(lambda x: np.stack(np.split(np.asarray(x), 2)), dice(scores, truth))
+    assert devices.reduce().summary() == whole
+    other = np.where(truth == metrics.IGNORED, 1 - scores, scores)
+    assert dice(other, truth).summary() == whole
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.5, -0.1])
+def test_dice_refuses_scores_that_are_none(value):
+    scores, truth, _ = maps(1)
+    scores[0, 0, 0], truth[0, 0, 0] = value, 1
+    with pytest.raises(ValueError, match=r"1 of \d+ pixels cannot be counted: expected scores in"):
+        dice(scores, truth).compute()

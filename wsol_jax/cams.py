@@ -6,6 +6,7 @@ classes (b h w k). All return raw maps at feature resolution; turn them into map
 `ops.min_max`, then resize: in that order, as the released code does.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from wsol_jax import choices
+
+TIED = 2.0**-20  # how far from one half `bounded` puts equal maps, beyond the rounding of resizing
 
 Features = Float[Array, "b h w c"]
 Maps = Float[Array, "b h w"]
@@ -84,6 +87,33 @@ def mean_features(head: Head, features: Features, label: Int[Array, "b"]) -> Map
 def gradient(head: Head, features: Features, label: Int[Array, "b"]) -> Features:
     """g = dY_c / dA, the gradient of each image's class score at its features."""
     return jax.grad(lambda a: jnp.sum(_pick(head.score(a), label)))(features)
+
+
+def bounded(
+    readout: Callable[[Head, Features, Int[Array, "b"]], Maps],
+    head: Head,
+    features: Features,
+    label: Int[Array, "b"],
+) -> Maps:
+    """A read-out as maps in [0, 1] whose value one half is the border of the object.
+
+    The object is where the map of `label` exceeds those of all other classes, or, for Deep MIL,
+    where its attention exceeds 1 / (classes h w): how the max-min paper's baselines become masks.
+    The difference m is only scaled, 1/2 + m / (2 max|m|), so that resizing a map of two classes and
+    cutting it at one half is the same as resizing the class maps and comparing them. Of equal maps
+    the lower class wins, as by argmax.
+    """
+    own = readout(head, features, label)
+    classes = head.score(features).shape[-1]
+    if readout is deep_mil:
+        margin = own - 1 / (classes * own[0].size)
+    else:
+        others = [readout(head, features, (label + i) % classes) for i in range(1, classes)]
+        margin = own - functools.reduce(jnp.maximum, others)
+    largest = jnp.max(jnp.abs(margin), axis=(1, 2), keepdims=True)
+    scaled = 0.5 + 0.5 * margin / jnp.where(largest > 0, largest, 1)
+    tied = 0.5 + jnp.where(label == 0, TIED, -TIED)[:, None, None]
+    return jnp.where(margin == 0, tied, scaled)
 
 
 def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:

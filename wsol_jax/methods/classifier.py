@@ -42,6 +42,8 @@ def make(
     *,
     readouts: tuple[str, ...] = ("layer_cam",),
     dropout: float = 0.0,
+    bounded: bool = False,
+    object_class: int | None = None,
 ) -> Method:
     """Cross-entropy on image labels; maps are min-max normalised read-outs.
 
@@ -50,6 +52,9 @@ def make(
       head: features -> logits (b k).
       readouts: names of functions in `cams.py`.
       dropout: rate of spatial dropout between features and head.
+      bounded: scale maps so that one half is the border of the object (`cams.bounded`, max-min's
+        baselines), in place of min-max.
+      object_class: the class that is localized; that of the image unless given.
     """
     model = Classifier(encoder, head, dropout)
     functions = {name: cams.readout(name) for name in readouts}
@@ -71,7 +76,12 @@ def make(
         )
         logits = head.score(features)
         label = jnp.argmax(logits, axis=-1) if label is None else label
-        raw = {name: readout(head, features, label) for name, readout in functions.items()}
-        return logits, {name: ops.min_max(cam) for name, cam in raw.items()}
+        if object_class is not None:
+            label = jnp.full_like(label, object_class)
+        if bounded:
+            maps = {n: cams.bounded(f, head, features, label) for n, f in functions.items()}
+        else:
+            maps = {n: ops.min_max(f(head, features, label)) for n, f in functions.items()}
+        return logits, maps
 
     return Method(model, prepare, loss, localize)
