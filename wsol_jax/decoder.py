@@ -1,4 +1,4 @@
-"""The U-Net decoder (Ronneberger et al., MICCAI 2015) of NEGEV and of the U-Net upper bound.
+"""U-Net decoders (Ronneberger et al., MICCAI 2015): NEGEV's and both papers' upper bounds.
 
 Blocks double the size of the deepest level and join it with the next finer one. In a stride-8
 encoder several levels share a size; there the doubled map shrinks back to the level's.
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wsol_jax import batch_norm, convolution, ops
+from wsol_jax.backbones import double_conv
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 
@@ -64,9 +65,42 @@ class Decoder(nn.Module):
         return nn.relu(norm(conv(x), train))
 
 
-def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> Decoder:
-    """A decoder that computes in the encoder's type and over its devices."""
+class DoubleConvDecoder(nn.Module):
+    """Feature levels of a `double_conv.Pyramid` -> logits (b H W 2), channel 1 foreground.
+
+    At every level: two convolutions of its width, nearest resizing to the next finer level, which
+    is joined, and two convolutions of that one's width. The small U-Net of the max-min paper.
+    """
+
+    dtype: jnp.dtype | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        levels: Sequence[Float[Array, "b _ _ _"]],
+        shape: tuple[int, int],
+        train: bool = False,
+    ) -> Float[Array, "b H W 2"]:
+        options = {"dtype": self.dtype, "axis_name": self.axis_name}
+        *finer, x = levels
+        for number, level in enumerate(reversed(finer)):
+            before = double_conv.DoubleConv(x.shape[-1], **options, name=f"up.{number}.before")
+            after = double_conv.DoubleConv(level.shape[-1], **options, name=f"up.{number}.after")
+            x = ops.resize_nearest(before(x, train), level.shape[1:3])
+            x = after(jnp.concatenate([x, level], axis=-1), train)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return _resized(nn.Dense(2, kernel_init=_kaiming, name="head")(x), shape)
+
+
+def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> nn.Module:
+    """A decoder that computes in the encoder's type and over its devices.
+
+    That of a `double_conv.Pyramid` takes its widths from the levels.
+    """
     options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
+    if isinstance(encoder, double_conv.Pyramid):
+        return DoubleConvDecoder(**options)
     return Decoder(channels, centre, **options)
 
 

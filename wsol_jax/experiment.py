@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from wsol_jax import augment, choices, cpu, heads, logbook, method
-from wsol_jax.backbones import inception, resnet, vgg, vit, weights
+from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
 from wsol_jax.data import sources, splits
 from wsol_jax.run_files import at
 
@@ -33,6 +33,7 @@ BACKBONES = {
     "resnet50": Backbone(resnet.resnet50, resnet.EXTRA_TENSORS),
     "vgg16": Backbone(vgg.VGG16, vgg.EXTRA_TENSORS, vgg.NEW_TENSORS, vgg.renamed),
     "inception_v3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
+    "double_conv": Backbone(double_conv.Pyramid, ()),
     **{
         name: Backbone(functools.partial(vit.build, name), vit.EXTRA_TENSORS, vit.NEW_TENSORS)
         for name in vit.VARIANTS

@@ -88,6 +88,7 @@ class WildCat(ClassScores):
 
     Attributes:
       dropout: rate of the dropout of sorted scores before they are averaged.
+      use_bias: whether the linear layer has biases; ERASE's has none.
     """
 
     modalities: int = 5
@@ -95,10 +96,11 @@ class WildCat(ClassScores):
     kmin: float = 0.1
     alpha: float = 0.6
     dropout: float = 0.0
+    use_bias: bool = True
 
     def setup(self):
-        rows = self.num_classes + int(self.background_row)
-        self.to_modalities = nn.Dense(rows * self.modalities, kernel_init=_xavier)
+        rows = (self.num_classes + int(self.background_row)) * self.modalities
+        self.to_modalities = nn.Dense(rows, use_bias=self.use_bias, kernel_init=_xavier)
 
     def __call__(self, features: Features, keys: Any = None, train: bool = False) -> Logits:
         scores = self.maps(features)

@@ -32,7 +32,7 @@ def make(
     Args:
       encoder: image (b H W 3) -> feature levels, all of which are used.
       head: not used.
-      channels, centre: of the `decoder.Decoder`.
+      channels, centre: of the `decoder.Decoder`; a `double_conv.Pyramid` has a decoder of its own.
     """
     del head
     model = UNet(encoder, decoders.beside(encoder, channels, centre))
