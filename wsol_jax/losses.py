@@ -3,6 +3,7 @@
 The value is formed once, from the sums: a mean of means would depend on how a batch is cut.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -94,3 +95,33 @@ def log_barrier(values: Float[Array, "*n"], t: Float[Array, ""] | float) -> Floa
     barrier = -jnp.log(-jnp.where(inside, values, -1)) / t
     line = t * values - jnp.log(1 / jnp.square(t)) / t + 1 / t
     return jnp.where(inside, barrier, line)
+
+
+def sharpened(
+    epoch: Integer[Array, ""] | int, t: float, growth: float, t_max: float
+) -> Float[Array, ""]:
+    """The t of `log_barrier` in an epoch, min(t growth^epoch, t_max): the barrier steepens."""
+    return jnp.minimum(t * growth ** jnp.asarray(epoch), t_max)
+
+
+def eem(logits: Float[Array, "b k"]) -> Float[Array, "b"]:
+    """Negative entropy of each image in bits, sum_c p_c log2 p_c with p = softmax(logits).
+
+    Explicit entropy maximisation (Belharbi et al., TMI 2022): least, -log2 k, where p is uniform.
+    """
+    log_p = _log_probabilities(logits)
+    return jnp.sum(jnp.exp(log_p) * log_p, axis=-1) / math.log(2)
+
+
+def sem(logits: Float[Array, "b k"]) -> Float[Array, "b"]:
+    """Surrogate of `eem`, mean_c -log2 p_c: KL(uniform || p) in bits, plus log2 k.
+
+    Convex in the logits, and its gradient does not vanish where one class is certain.
+    """
+    return -jnp.mean(_log_probabilities(logits), axis=-1) / math.log(2)
+
+
+def _log_probabilities(logits):
+    """In single precision or better; the logarithm of a softmax would reach -inf."""
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.log_softmax(wide)

@@ -18,7 +18,8 @@ class Method(NamedTuple):
     """A localizer.
 
     Attributes:
-      model: flax module; `model.apply(variables, image, keys, train=True)` gives named outputs.
+      model: flax module; `model.apply(variables, *inputs, keys=keys, train=True)` gives named
+        outputs. The image alone is enough to initialize and to evaluate it.
       prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
         random key per image. The number of the epoch is in batch["epoch"].
       loss: (outputs, batch) -> {name: (coefficient, term)}, a term being a `losses.Ratio` or
@@ -28,6 +29,7 @@ class Method(NamedTuple):
         Logits of None: the method does not classify images.
       mean, std: of the RGB values, in [0, 1], of the images that its weights were trained with.
       frozen: top modules of the model that do not learn ("encoder", "head").
+      inputs: entries of the prepared batch that training calls the model with.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class Method(NamedTuple):
     loss: Callable[..., dict[str, Any]]
     localize: Callable[..., Any]
     frozen: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("image",)
     mean: tuple[float, float, float] = augment.IMAGENET_MEAN
     std: tuple[float, float, float] = augment.IMAGENET_STD
 

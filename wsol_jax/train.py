@@ -190,8 +190,9 @@ def update(
 
     def objective(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
+        inputs = (batch[name] for name in method.inputs)
         outputs, updates = method.model.apply(
-            variables, batch["image"], keys, True, mutable=["batch_stats"]
+            variables, *inputs, keys=keys, train=True, mutable=["batch_stats"]
         )
         terms = method.loss(outputs, batch)
         over_devices = functools.partial(parallel.total, axis=axis)

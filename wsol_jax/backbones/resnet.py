@@ -1,7 +1,8 @@
 """ResNet (He et al., CVPR 2016) in the stride-8 form of weakly supervised localization.
 
 There layer3 and layer4 keep the resolution of layer2 (stride 1, no dilation), so a 224² image has
-28² features. Modules carry torchvision's names, so its checkpoints load by name.
+28² features. Modules carry torchvision's names, so its checkpoints load by name; so do those of the
+deep stem, the form that the CSAIL scene parsing models (Zhou et al., CVPR 2017) were published in.
 """
 
 import functools
@@ -30,6 +31,8 @@ class ResNet(nn.Module):
       stride_in: the bottleneck convolution with that stride: "conv2" (torchvision) or "conv1" (the
         original form). A checkpoint works only with the one it was trained with.
       width: channels of the stem; every other width follows.
+      deep_stem: three 3x3 convolutions (CSAIL), the last of which doubles the channels, in place of
+        one 7x7. ResNet-18 then has 11,324,992 parameters, not 11,176,512.
       dtype: of the computation; parameters and batch statistics stay float32.
       axis_name: devices that share batch statistics, under pmap.
     """
@@ -39,6 +42,7 @@ class ResNet(nn.Module):
     strides: tuple[int, int, int, int] = WSOL_STRIDES
     stride_in: str = "conv2"
     width: int = 64
+    deep_stem: bool = False
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
 
@@ -59,8 +63,11 @@ class ResNet(nn.Module):
             conv_general_dilated=convolution.conv_general_dilated,
         )
         norm = functools.partial(batch_norm.BatchNorm, axis_name=self.axis_name)
-        x = conv(self.width, (7, 7), (2, 2), padding=3, name="conv1")(image)
-        x = nn.relu(norm(name="bn1")(x, train))
+        x = image
+        for number, (channels, kernel, stride) in enumerate(self._stem(), start=1):
+            sizes, strides = (kernel, kernel), (stride, stride)
+            x = conv(channels, sizes, strides, padding=kernel // 2, name=f"conv{number}")(x)
+            x = nn.relu(norm(name=f"bn{number}")(x, train))
         levels = [x]
         x = convolution.max_pool(x, window=3, stride=2, padding=1)
         for layer, (blocks, stride) in enumerate(zip(self.blocks, self.strides, strict=True)):
@@ -76,6 +83,12 @@ class ResNet(nn.Module):
                 )(x, train)
             levels.append(x)
         return tuple(levels)
+
+    def _stem(self):
+        """Channels, kernel and stride of each convolution before the pooling."""
+        if not self.deep_stem:
+            return [(self.width, 7, 2)]
+        return [(self.width, 3, 2), (self.width, 3, 1), (2 * self.width, 3, 1)]
 
 
 class Block(nn.Module):

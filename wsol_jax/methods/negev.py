@@ -87,9 +87,9 @@ def make(
             background = losses.partial_cross_entropy(logits, jnp.zeros_like(target), known)
             terms["background"] = (1.0, background)
         if size_weight:
-            growth = sharpness * sharpness_growth ** batch["epoch"]
             sizes = jnp.sum(jax.nn.softmax(logits), axis=(1, 2))
-            barrier = losses.log_barrier(-sizes, jnp.minimum(growth, sharpest))
+            t = losses.sharpened(batch["epoch"], sharpness, sharpness_growth, sharpest)
+            barrier = losses.log_barrier(-sizes, t)
             terms["size"] = (size_weight, losses.mean(jnp.mean(barrier, 1), batch["valid"]))
         return terms
 
