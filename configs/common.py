@@ -32,6 +32,13 @@ ENCODERS = {
         backbone={"stride_in": "conv2"},
         decoder=FIVE_BLOCKS,
     ),
+    "resnet18": Encoder(
+        weights="timm/resnet18.tv_in1k",
+        fast=(),
+        features=28,
+        backbone={},
+        decoder=FIVE_BLOCKS,
+    ),
     "vgg16": Encoder(
         weights="timm/vgg16.tv_in1k",
         fast=("encoder/conv6", "head", "pixel_head", "decoder"),
@@ -62,6 +69,9 @@ SECONDS = ("", "negev", "pixelcam")  # what is trained on a baseline's maps, if 
 def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     """What every run has: seed, engine, sizes, an encoder of `ENCODERS` and a WGAP head.
 
+    `published` names the row of the papers' tables that a run stands beside, where its method and
+    maps do not say it.
+
     `baseline` is None for a run of one phase, else a section like the top level's `method`,
     `optimizer`, `epochs` and `batch_size`; see `with_baseline`.
     """
@@ -74,6 +84,7 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.resize = 256
     config.image_size = 224
     config.metric = "pxap"
+    config.published = ""
     config.backbone = ConfigDict({"name": encoder, **ENCODERS[encoder].backbone})
     config.weights = ConfigDict({"source": ENCODERS[encoder].weights})
     config.weights.allow_missing, config.weights.recalibrate = (), True

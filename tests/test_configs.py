@@ -14,7 +14,8 @@ from small import initialize, shapes, transform
 from wsol_jax import experiment, published, train
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem != "common")
+BLOCKS = ("common", "maxmin")  # what configs are made of
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem not in BLOCKS)
 PARAMETERS = {"layercam_glas": 23_514_179, "pixelcam_glas": 23_518_277}
 NARROW = {  # the tables' encoders, small enough to train a step of each row
     "resnet50": {"width": 8, "blocks": (1, 1, 1, 1)},

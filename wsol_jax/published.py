@@ -65,7 +65,7 @@ def tables(backbone: str) -> tuple[Table, ...]:
         "deit_tiny_patch16_224": (TABLE_1,),
         "vgg16": (TABLE_7,),
         "inception_v3": (TABLE_8,),
-        "resnet18": (MAXMIN_TABLES_1_2,),
+        "resnet18": (MAXMIN_TABLES_1_2, MAXMIN_TABLE_4),
     }.get(backbone, ())
 
 

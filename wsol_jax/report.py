@@ -37,12 +37,14 @@ NAMES = {
     "unet": "U-Net",
     "b_loc": "B-LOC",
     "b_cl": "B-CL",
-    "maxmin": "Max-min",
+    "eem": "EEM",
+    "sem": "SEM",
     "pn": "PN",
     "erase": "ERASE",
     "wildcat": "WILDCAT",
-    "max": "CAM-Max",
-    "lse": "CAM-LSE",
+    "cam_avg": "CAM-Avg",
+    "cam_max": "CAM-Max",
+    "cam_lse": "CAM-LSE",
     "constant_map": "Constant map",
     "all_foreground": "All foreground",
     "mean_feature_map": "Mean feature map",
@@ -197,15 +199,23 @@ def _kinds(run: Run) -> list[MapKind]:
             ]
             row = _published(run.config, method, name)
             known = (tested.get(name, {}), row, rows, metric)
-            kinds.append(MapKind(len(kinds), phase, name, name_of(name), *known))
+            title = name_of(run.config.get("published") or name)
+            kinds.append(MapKind(len(kinds), phase, name, title, *known))
     return kinds
 
 
 def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, float]:
-    """The papers' numbers for the maps called `name` that a method makes."""
+    """The papers' numbers for the maps called `name` that a method makes.
+
+    A config may name its row itself, under "published".
+    """
+    data = at(config, "data", "name") or ""
+    if config.get("published"):
+        row = {"backbone": "resnet18", "method": config["published"]}
+        return published.lookup(data=data, **row) or {}
     second = method in ("pixelcam", "negev")
     row = published.lookup(
-        data=at(config, "data", "name") or "",
+        data=data,
         backbone=_backbone(config),
         method=(at(config, "baseline", "cam") or "") if second else name,
         pixelcam=method == "pixelcam",
@@ -219,6 +229,9 @@ def _metric(run: Run) -> str:
 
 
 def _backbone(config: Mapping[str, Any]) -> str:
+    """The key of the published tables: the max-min paper's are all for ResNet-18."""
+    if config.get("published"):
+        return "resnet18"
     return at(config, "backbone", "name") or ""
 
 
