@@ -1,6 +1,6 @@
-"""Max-min uncertainty by explicit entropy maximisation (EEM) on GlaS (max-min paper, Table 1).
+"""Max-min uncertainty, explicit entropy maximisation, on GlaS (max-min paper, Table 1).
 
-python -m wsol_jax.main --config=configs/maxmin_eem_glas.py        F1+ 72.1, F1- 69.1, error 0.0
+python -m wsol_jax.main --config=configs/maxmin_eem_glas.py  F1+ 72.1, F1- 69.1, error 0.0
 
 80 epochs at batch 4. The paper's deep-stem ResNet-18 is expected, converted by
 scripts/convert_weights.py, at weights/resnet18_deep_stem.safetensors; for torchvision's ResNet-18
