@@ -15,6 +15,9 @@ from wsol_jax.backbones import inception, resnet, vgg, vit, weights
 
 ENCODERS = {
     "resnet18": resnet.resnet18,
+    "resnet18_deep": functools.partial(
+        resnet.resnet18, deep_stem=True, strides=resnet.STANDARD_STRIDES
+    ),
     "resnet50": resnet.resnet50,
     "vgg16": vgg.VGG16,
     "inceptionv3": inception.InceptionV3,
@@ -36,6 +39,12 @@ RENAMED = (
     (r"^classification_head\.attention\.non_lin_2\.0\.", "head.gate."),
     (r"^classification_head\.attention\.to_score\.", "head.score."),
     (r"^classification_head\.classification\.(\d)\.", r"head.linear_\1."),
+    (r"^classification_head1\.", "localizer."),
+    (r"^classification_head2\.", "classifier."),
+    (r"^mask_head\.", "localizer."),
+    (r"^pull_mask\.", "mask_head."),
+    (r"^cl32\.", "classifier."),
+    (r"^((?:conv|bn)\d|layer\d)", r"encoder.\1"),
     (r"^segmentation_head\.0\.", "decoder.head."),
     (r"^pixel_wise_classification_head\.conv4\.", "pixel_head.output."),
     (r"^pixel_wise_classification_head\.bn\.", "pixel_head.norm."),
@@ -73,6 +82,8 @@ def float64_images():
 
 def encoder_name(case: Case) -> str:
     """The backbone that the case was recorded with."""
+    if case.name.startswith("09_maxmin_original"):
+        return "resnet18_deep"
     if "_deit_tiny" in case.name:
         return "sat" if "_sat_" in case.name else "deit_tiny"
     return case.spec.get("encoder") or case.spec.get("spec", {}).get("enc", "resnet50")
@@ -100,9 +111,9 @@ def head(case: Case, **keywords):
     return heads.build(ours, 2, **given, **keywords)
 
 
-def variables(built, case: Case, dtype=jnp.float32):
-    """Initial variables, all of them replaced by the case's weights."""
-    filled = weights.assign(shapes(built.model), renamed(case.state()))
+def variables(built, case: Case, dtype=jnp.float32, **constants):
+    """Initial variables, all of them replaced by the case's weights, or by constants."""
+    filled = weights.assign(shapes(built.model), {**renamed(case.state()), **constants})
     return jax.tree.map(lambda x: x.astype(dtype), filled)
 
 

@@ -19,7 +19,9 @@ METHODS = {
     "negev": {"channels": (8, 8, 4), "dilation": 3, "negatives": "background", "size_weight": 0.1},
     "sat": {},
     "unet": {"channels": (8, 8, 4)},
+    "maxmin": {"normalize": "batch", "background_weight": 0.1},
 }
+WILDCAT = {"name": "wildcat", "modalities": 3, "dropout": 0.1, "background_row": False}
 
 
 def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
@@ -29,6 +31,8 @@ def small_method(name: str, axis: str | None = None, **keywords) -> method.Metho
     if name == "sat":
         encoder = vit.ViT(width=16, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
         head = heads.build("conv_gap", 2)
+    if name == "maxmin":
+        head = heads.build(num_classes=2, **WILDCAT)
     return method.build(name, encoder, head, **{**METHODS[name], **keywords})
 
 
@@ -99,6 +103,8 @@ def small_config(method_name: str = "pixelcam"):
         config.head = {"name": "conv_gap"}
     if method_name == "unet":
         config.head = None
+    if method_name == "maxmin":
+        config.head = WILDCAT
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
     return config

@@ -17,7 +17,8 @@ def test_maps_are_in_zero_to_one(name):
     variables = initialize(built)
     logits, maps = jax.jit(built.localize)(variables, image, jnp.array([0, 1, 0]))
     assert logits is None if name == "unet" else logits.shape == (3, 2)
-    size = SIZE if name in ("negev", "unet") else SIZE // 8  # decoders map at the image's size
+    at_full_size = ("negev", "unet", "maxmin")  # decoders, and the mask that classifiers see
+    size = SIZE if name in at_full_size else SIZE // 8
     for values in maps.values():
         assert values.shape == (3, size, size)
         assert float(values.min()) >= 0

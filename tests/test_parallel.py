@@ -12,7 +12,11 @@ from small import BATCH, METHODS, batch, begin, shapes, small_method, state_of, 
 
 from wsol_jax import parallel, train
 
-ENGINES = ("pixelcam", "negev")  # of the others, every term and module is tested by itself
+ENGINES = (
+    "pixelcam",
+    "negev",
+    "maxmin",
+)  # of the others, every term and module is tested by itself
 PROGRAM = """
 import pathlib, sys
 import jax, numpy as np

@@ -146,7 +146,7 @@ def wait_for(condition, process, seconds=200):
     raise TimeoutError("the run did not get there")
 
 
-@pytest.mark.parametrize("name", ["sat", "unet", "negev"])
+@pytest.mark.parametrize("name", ["sat", "unet", "negev", "maxmin"])
 def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     """Stopped between two checkpoints, a run ends with the weights of one that was not."""
     config = small.two_phases(name) if name == "negev" else small.small_config(name)

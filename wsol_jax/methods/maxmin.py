@@ -1,0 +1,271 @@
+"""Max-min uncertainty (Belharbi et al., IEEE TMI 2022): a soft mask cuts the image in two.
+
+Of what the mask M+ keeps, a classifier must be certain (min); of the rest, M- = 1 - M+, it must be
+as uncertain as can be (max). Log-barriers keep both regions from vanishing, nothing else draws the
+mask: it is the map. Here are the paper's objective and the other one released for CAMELYON16.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from wsol_jax import choices, heads, losses, ops
+from wsol_jax.method import Method
+
+BACKGROUND = {"eem": losses.eem, "sem": losses.sem}
+NORMALIZE = ("image", "batch")
+OBJECTIVES = ("paper", "camelyon16_released")
+
+
+class MaxMin(nn.Module):
+    """Localizer, mask, and the classifier of both sides of the mask, on one encoder (Alg. 1).
+
+    maps (b h w k) and s are the localizer's; M = sum_c softmax(s)_c maps_c, resized to the image;
+    M+ = `mask(M)`; s+ and s- are the classifier's scores of X M+ and X M-, shrunk by `scale`. In
+    training the batch statistics move three times: with the image, with X M+, with X M-. The
+    variable "sigma" among them is that of the last step, so that a checkpoint has it.
+    """
+
+    encoder: nn.Module
+    localizer: nn.Module
+    classifier: nn.Module
+    omega: float = 5.0
+    first_sigma: float = 0.15
+    scale: float = 0.8
+    normalize: str = "image"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, sigma=None, keys=None, train=False):
+        stored = self.variable("batch_stats", "sigma", lambda: jnp.float32(self.first_sigma))
+        if sigma is None:
+            sigma = stored.value
+        elif train:
+            stored.value = jnp.asarray(sigma, stored.value.dtype)
+        whole_keys, foreground_keys, background_keys = ops.split_keys(keys, 3)
+        encoder_keys, head_keys = ops.split_keys(whole_keys, 2)
+        features = self.encoder(image, encoder_keys, train)[-1]
+        maps, scores = self.localizer.maps(features), self.localizer(features, head_keys, train)
+        weighted = jnp.einsum("bhwk,bk->bhw", maps, jax.nn.softmax(scores))
+        foreground = mask(
+            _to_size(weighted, image.shape[1:3]),
+            omega=self.omega,
+            sigma=sigma,
+            normalize=self.normalize,
+            axis_name=self.axis_name if train else None,
+        )
+        return {
+            "maps": maps,
+            "image_logits": scores,
+            "mask": foreground,
+            "logits": self.classify(image, foreground, foreground_keys, train),
+            "background_logits": self.classify(image, 1 - foreground, background_keys, train),
+        }
+
+    def classify(self, image, kept, keys=None, train=False):
+        """Class scores of the part of the images that is kept; the rest is their mean colour."""
+        encoder_keys, head_keys = ops.split_keys(keys, 2)
+        part = image * kept[..., None]
+        if self.scale != 1:
+            height, width = (math.floor(side * self.scale) for side in image.shape[1:3])
+            part = ops.resize(part, (height, width), align_corners=True)
+        return self.classifier(self.encoder(part, encoder_keys, train)[-1], head_keys, train)
+
+
+class ReleasedCamelyon16(nn.Module):
+    """Class scores and a mask from two heads on the whole image, as released for CAMELYON16.
+
+    `classifier`, which the paper runs on the masked image, is never run, but counts.
+    """
+
+    encoder: nn.Module
+    localizer: nn.Module
+    mask_head: nn.Module
+    classifier: nn.Module
+
+    def __call__(self, image, keys=None, train=False):
+        encoder_keys, head_keys = ops.split_keys(keys, 2)
+        features = self.encoder(image, encoder_keys, train)[-1]
+        if self.is_initializing():
+            self.classifier(features)
+        maps = self.mask_head.maps(features)[..., 0]
+        return {
+            "logits": self.localizer(features, head_keys, train),
+            "mask_logits": _to_size(maps, image.shape[1:3]),
+        }
+
+
+def make(
+    encoder: nn.Module,
+    head: nn.Module,
+    *,
+    objective: str = "paper",
+    background: str | None = "sem",
+    background_weight: float = 1e-7,
+    size: bool = True,
+    omega: float = 5.0,
+    sigma: float = 0.15,
+    sigma_step: float = 0.001,
+    sigma_max: float = 0.2,
+    t: float = 5.0,
+    t_growth: float = 1.01,
+    t_max: float = 10.0,
+    scale: float = 0.8,
+    normalize: str = "image",
+    mask_modalities: int = 5,
+) -> Method:
+    """CE(s, y) + CE(s+, y) + background_weight R(s-) + mean [ELB(-|M+|) + ELB(-|M-|)].
+
+    Eq. 7, whose -(1/t) (log |M+| + log |M-|) the barriers are wherever a region has a pixel, and
+    the first term, which is in the text and Alg. 1 only. |.| is the sum over the pixels of the
+    image. All terms are means over images; those of CAMELYON16's normal class have the same ones.
+
+    Args:
+      encoder: image (b H W 3) -> feature levels, the last of which (b h w c) is used.
+      head: of class scores, features -> logits (b k), twice: for the localizer and the classifier.
+        WILDCAT with 5 modalities, no background row, on a ResNet-18 with deep stem has the paper's
+        11,335,252 parameters; alpha = 0 is the released form.
+      objective: "paper", for every data set, or "camelyon16_released", see `_released_camelyon16`,
+        which has neither R nor sigma: of the options below it takes omega, t and mask_modalities.
+      background: R, `losses.eem`, `losses.sem` (by name), or None to leave the term out.
+      background_weight: lambda.
+      size: whether to have the barriers.
+      omega: slope of the mask, sigmoid(omega (M - sigma)).
+      sigma, sigma_step, sigma_max: sigma grows by a step an epoch, up to the maximum. So released;
+        the paper keeps 0.15 (sigma_step = 0).
+      t, t_growth, t_max: t of the barriers likewise, times `t_growth`; the paper has 10, 1.1 and 30
+        on CAMELYON16.
+      scale: of the masked images' sides, rounded down.
+      normalize: M takes its minimum and maximum from each "image", or, in training, from the whole
+        "batch", over all devices. So released, in batches of 4, for training; it maps one by one.
+      mask_modalities: of the released CAMELYON16 mask head.
+    """
+    choices.require("objective", objective, OBJECTIVES)
+    choices.require("background", background, (None, *BACKGROUND))
+    choices.require("normalize", normalize, NORMALIZE)
+    _require_growth("sigma", sigma, sigma_max)
+    _require_growth("t", t, t_max)
+
+    def barrier(sizes, epoch):
+        return losses.log_barrier(-sizes, losses.sharpened(epoch, t, t_growth, t_max))
+
+    if objective == "camelyon16_released":
+        return _released_camelyon16(encoder, head, barrier, omega, mask_modalities)
+    axis_name = getattr(encoder, "axis_name", None)
+    heads_of_both = {"localizer": head, "classifier": head.clone()}
+    model = MaxMin(
+        encoder,
+        **heads_of_both,
+        omega=omega,
+        first_sigma=sigma,
+        scale=scale,
+        normalize=normalize,
+        axis_name=axis_name,
+    )
+
+    def prepare(batch, keys):
+        del keys
+        return {**batch, "sigma": jnp.minimum(sigma + sigma_step * batch["epoch"], sigma_max)}
+
+    def loss(outputs, batch):
+        label, valid = batch["label"], batch["valid"]
+        terms = {
+            "image": (1.0, losses.cross_entropy(outputs["image_logits"], label, valid)),
+            "foreground": (1.0, losses.cross_entropy(outputs["logits"], label, valid)),
+        }
+        if background:
+            certainty = BACKGROUND[background](outputs["background_logits"])
+            terms["background"] = (background_weight, losses.mean(certainty, valid))
+        if size:
+            sizes = jnp.stack([_pixels(outputs["mask"]), _pixels(1 - outputs["mask"])])
+            barriers = jnp.sum(barrier(sizes, batch["epoch"]), axis=0)
+            terms["size"] = (1.0, losses.mean(barriers, valid))
+        return terms
+
+    def localize(variables, image, label=None):
+        del label  # the mask is of the localizer's own mixture of classes
+        outputs = model.clone(normalize="image").apply(variables, image)
+        return outputs["logits"], {"maxmin": outputs["mask"]}
+
+    return Method(model, prepare, loss, localize, inputs=("image", "sigma"))
+
+
+def mask(
+    maps: Float[Array, "b H W"],
+    *,
+    omega: float,
+    sigma: Float[Array, ""] | float,
+    normalize: str = "image",
+    axis_name: str | None = None,
+) -> Float[Array, "b H W"]:
+    """sigmoid(omega (M - sigma)) of maps stretched to [0, 1]; constant maps are stretched to 0.
+
+    Args:
+      normalize: by the extremes of each "image", or by those of the "batch".
+      axis_name: devices that the batch lies on, under pmap.
+    """
+    axes = (1, 2) if normalize == "image" else (0, 1, 2)
+    low, high = (extreme(maps, axis=axes, keepdims=True) for extreme in (jnp.min, jnp.max))
+    if normalize == "batch" and axis_name:  # gathered, since lax.pmin and pmax have no derivative
+        low = jnp.min(jax.lax.all_gather(low, axis_name), axis=0)
+        high = jnp.max(jax.lax.all_gather(high, axis_name), axis=0)
+    varied = high > low
+    stretched = (maps - low) / jnp.where(varied, high - low, 1)
+    return nn.sigmoid(omega * (jnp.where(varied, stretched, 0) - sigma))
+
+
+def _released_camelyon16(encoder, head, barrier, omega, modalities):
+    """10 CE(s, y) + BCE(sigmoid(m), 0) of normal images + ELB(-|M+|) of metastatic ones.
+
+    What the released code trains on CAMELYON16, EEM and SEM alike: m is the map of a head with one
+    class, at the size of the image, M+ = sigmoid(omega m); the scores s are those of the image. The
+    two terms of the mask are means over the images (and pixels) that they are of.
+    """
+    if not isinstance(head, heads.WildCat):
+        raise ValueError(
+            f"objective 'camelyon16_released' got the head {type(head).__name__}; it needs the "
+            "modalities of WILDCAT: pass --config.head.name=wildcat"
+        )
+    mask_head = head.clone(num_classes=1, modalities=modalities, background_row=False)
+    model = ReleasedCamelyon16(encoder, head, mask_head, head.clone())
+
+    def prepare(batch, keys):
+        del keys
+        return batch
+
+    def loss(outputs, batch):
+        label, valid, logits = batch["label"], batch["valid"], outputs["mask_logits"]
+        normal = jnp.mean(jax.nn.softplus(logits), axis=(1, 2))  # -log(1 - sigmoid(m))
+        metastatic = barrier(_pixels(nn.sigmoid(omega * logits)), batch["epoch"])
+        return {
+            "image": (10.0, losses.cross_entropy(outputs["logits"], label, valid)),
+            "background": (1.0, losses.mean(normal, valid & (label == 0))),
+            "size": (1.0, losses.mean(metastatic, valid & (label > 0))),
+        }
+
+    def localize(variables, image, label=None):
+        del label
+        outputs = model.apply(variables, image)
+        return outputs["logits"], {"maxmin": nn.sigmoid(omega * outputs["mask_logits"])}
+
+    return Method(model, prepare, loss, localize)
+
+
+def _to_size(maps, shape):
+    return ops.resize(maps[..., None], shape, align_corners=True)[..., 0]
+
+
+def _pixels(masks):
+    """Sizes of soft masks (b H W), in pixels."""
+    return jnp.sum(masks, axis=(1, 2))
+
+
+def _require_growth(name, first, last):
+    if first > last:
+        raise ValueError(
+            f"{name}={first} lies above {name}_max={last}, which it grows to; "
+            f"pass {name}_max={first} to keep it"
+        )
