@@ -4,7 +4,6 @@ Everything goes into `metrics.json` and `gallery.npz`, which is all that the rep
 """
 
 import copy
-import functools
 import logging
 import pathlib
 from typing import Any
@@ -13,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsol_jax import evaluate, experiment, logbook, metrics, selection
-from wsol_jax.data import memory, splits
+from wsol_jax.data import memory, pictures
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
 FLOOR = "mean_features"
-FIELDS = ("index", "valid", "image", "mask", "label")
+FIELDS = ("index", "valid", "image", "mask")
 
 
 def collect(
@@ -35,14 +34,15 @@ def collect(
         "floors": floors(config, data, phases[0]),
         "phases": {},
     }
-    pictures = _pictures(data.test)
-    gallery = {**next(pictures.ordered(pictures.size)), "name": np.array(pictures.names)}
+    shown = _shown(data.test)
+    gallery = {"name": np.array(shown.names), "label": shown.labels}
+    gallery |= _squares(shown, config.image_size)
     for phase in phases:
         logging.info(
             "%s: evaluating its checkpoints on the %d test images", phase.name, data.test.size
         )
         title = "baseline" if phase is not phases[-1] else phase.name
-        maps, drawn = _phase_results(config, data, phase, pictures)
+        maps, drawn = _phase_results(config, data, phase, shown)
         numbers["phases"][title] = {"method": phase.name, "maps": maps}
         gallery |= {f"map_{title}_{name}": values for name, values in drawn.items()}
     with logbook.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
@@ -72,8 +72,8 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     }
 
 
-def _phase_results(config, data, phase, pictures):
-    """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the `pictures`."""
+def _phase_results(config, data, phase, shown):
+    """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the images `shown`."""
     best = selection.Best(phase.folder)
     evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size)
     names = best.maps()
@@ -93,9 +93,10 @@ def _phase_results(config, data, phase, pictures):
                     **_summary(scores, name),
                 }
                 if criterion == "b_loc":
-                    low = jnp.asarray(evaluator.maps(variables, pictures)[name])
+                    maps = evaluator.maps(variables, shown)[name]
                     size = (config.image_size, config.image_size)
-                    drawn[name] = np.asarray(evaluate.to_size(low, size), np.float16)
+                    full = [evaluate.to_size(jnp.asarray(low)[None], size)[0] for low in maps]
+                    drawn[name] = np.asarray(full, np.float16)
     return numbers, drawn
 
 
@@ -108,15 +109,24 @@ def _summary(scores, name):
     }
 
 
-def _pictures(split):
+def _shown(split):
     """A few images of each class, spread over the split, as a split of their own."""
     classes = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
     spread = [np.linspace(0, len(rows) - 1, GALLERY // len(classes)) for rows in classes]
     chosen = [rows[np.unique(s.astype(int))] for rows, s in zip(classes, spread, strict=True)]
-    wanted, examples = set(np.concatenate(chosen).tolist()), []
+    wanted, found = np.sort(np.concatenate(chosen)), {}
     for batch in split.ordered(min(split.size, 32)):
-        for index, valid, image, mask, label in zip(*(batch[k] for k in FIELDS), strict=True):
+        for index, valid, *picture in zip(*(batch[k] for k in FIELDS), strict=True):
             if valid and index in wanted:
-                read = functools.partial(tuple, (image, mask))
-                examples.append(splits.Example(split.names[index], int(label), read))
-    return memory.open_split(examples, image_size=batch["image"].shape[1], window=len(examples))
+                found[int(index)] = picture
+    names, read = tuple(split.names[i] for i in wanted), (found[i] for i in wanted)
+    return memory.serve(names, split.labels[wanted], read, window=len(names))
+
+
+def _squares(split, side):
+    """Images and masks of a split as squares, which may stand beside each other in a report."""
+    batches = sorted(split.ordered(1), key=lambda batch: batch["index"][0])
+    own = [(batch["image"][0], batch["mask"][0]) for batch in batches]
+    square = [pictures.resize(picture, pictures.Sizing(side)) for picture in own]
+    images, masks = zip(*square, strict=True)
+    return {"image": np.stack(images), "mask": np.stack(masks)}
