@@ -37,7 +37,7 @@ from wsol_jax import (
     optimizer,
     train,
 )
-from wsol_jax.data import sources
+from wsol_jax.data import pictures, sources
 
 FAST = ("encoder/layer4", "head", "pixel_head")
 ENCODERS = ("resnet50", "deit_tiny_patch16_224")
@@ -204,7 +204,9 @@ def evaluation(options):
 def pipeline(options):
     """Images per second and core that each source delivers, read, resized and batched."""
     for source in ("memory", "tfds") if has("tensorflow_datasets") else ("memory",):
-        split = sources.open_split("synthetic_glands", "train", image_size=256, source=source)
+        split = sources.open_split(
+            "synthetic_glands", "train", sizing=pictures.Sizing(256), source=source
+        )
         batches = split.shuffled(32, seed=0)
         for _ in range(4):
             next(batches)

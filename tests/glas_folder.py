@@ -10,14 +10,21 @@ from wsol_jax.data import glas
 SIZE = (31, 22)  # width, height
 
 
-def write(folder: pathlib.Path, *, suffix: str = ".bmp") -> pathlib.Path:
-    """Fills `folder` with pictures of noise, masks of two glands and the grades as published."""
+def write(
+    folder: pathlib.Path, *, suffix: str = ".bmp", sizes: tuple[tuple[int, int], ...] = (SIZE,)
+) -> pathlib.Path:
+    """Fills `folder` with pictures of noise, masks of two glands and the grades as published.
+
+    Args:
+      sizes: width and height of the pictures, in turns.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     listed = [row for s in ("train", "valcl", "test") for row in glas.published(s)]
     for i, (name, _) in enumerate(listed):
         rng = np.random.default_rng(i)
-        image = rng.integers(0, 256, (*SIZE[::-1], 3), np.uint8)
-        mask = np.zeros(SIZE[::-1], np.uint8)
+        width, height = sizes[i % len(sizes)]
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        mask = np.zeros((height, width), np.uint8)
         mask[2:9, 3:12], mask[12:20, 10 : 14 + i % 15] = 1, 2
         Image.fromarray(image).save(folder / f"{name}{suffix}")
         Image.fromarray(mask).save(folder / f"{name}_anno{suffix}")

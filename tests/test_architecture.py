@@ -15,7 +15,8 @@ LAYERS = [
     {"evaluate", "experiment"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
-    {"backbones", "decoder", "heads"},
+    {"decoder"},
+    {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
     {"batch_norm", "choices", "cpu", "ops", "convolution"},
 ]

@@ -33,9 +33,9 @@ def _keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-def _view(batch, keys):
+def _view(batch, keys, turn=False):
     """The training view with its colours in [0, 1]."""
-    return augment.train_view(batch, keys, size=SIZE, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return augment.train_view(batch, keys, size=SIZE, turn=turn, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 _jitted_view = jax.jit(_view)
@@ -45,7 +45,7 @@ _jitted_view = jax.jit(_view)
 def plain_view(monkeypatch):
     """A view that leaves the colours as they are, so that they can carry coordinates."""
     monkeypatch.setattr(augment, "jitter", lambda image, order, factors: image)
-    return jax.jit(lambda batch, keys: _view(batch, keys))
+    return jax.jit(lambda *args: _view(*args), static_argnums=2)
 
 
 def _coordinates(view):
@@ -87,6 +87,60 @@ def test_corners_and_flips_are_uniform(plain_view):
     for outcome, choices in ((top, corners), (left, corners), (upturned, 2), (mirrored, 2)):
         _assert_uniform(outcome, choices)
     _assert_uniform(((top * corners + left) * 2 + upturned) * 2 + mirrored, 4 * corners**2)
+
+
+def test_without_turns_the_draws_stay_as_they_were(plain_view):
+    """Results of runs rest on them: corner and flips, each from its half of the first half."""
+    keys = _keys(32)
+    rows, columns = _coordinates(plain_view(_batch(32), keys))
+    for i, key in enumerate(keys):
+        corner, flips = jax.random.split(jax.random.split(key)[0])
+        top, left = map(int, jax.random.randint(corner, (2,), 0, SIDE - SIZE + 1))
+        upturned, mirrored = jax.random.bernoulli(flips, shape=(2,))
+        expected = np.mgrid[top : top + SIZE, left : left + SIZE]
+        expected = expected[:, :: -1 if upturned else 1, :: -1 if mirrored else 1]
+        np.testing.assert_array_equal((rows[i], columns[i]), expected)
+
+
+def test_turns_make_the_eight_symmetries_equally_likely(plain_view):
+    count = 4000
+    view = plain_view(_batch(count), _keys(count), True)
+    rows, columns = _coordinates(view)
+    np.testing.assert_array_equal(view["mask"], SIDE * rows + columns)
+    np.testing.assert_allclose(view["cam"] * SIDE**2, SIDE * rows + columns, atol=1e-4)
+    top, left = rows.min(axis=(1, 2)), columns.min(axis=(1, 2))
+    square = np.mgrid[:SIZE, :SIZE]
+    turned = [np.rot90(square, turns, (1, 2)) for turns in range(4)]
+    symmetries = turned + [one[:, :, ::-1] for one in turned]
+    drawn = np.stack([rows - top[:, None, None], columns - left[:, None, None]], axis=1)
+    equal = np.stack([(drawn == symmetry).all(axis=(1, 2, 3)) for symmetry in symmetries])
+    assert np.all(equal.sum(axis=0) == 1)
+    observed, expected = equal.sum(axis=1), count / 8
+    assert np.sum((observed - expected) ** 2 / expected) < 24.3  # chi-square, 7 degrees, p = 0.001
+    corners = SIDE - SIZE + 1
+    _assert_uniform((top * corners + left) * 8 + equal.argmax(axis=0), 8 * corners**2)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_a_crop_of_a_padded_image_is_that_of_the_image(turn):
+    sizes = np.array([[12, 9], [8, 8], [10, 12], [8, 11]] * 4, np.int32)
+    batch, keys = _random_batch(len(sizes)), _keys(len(sizes))
+    del batch["cam"]
+    rows, columns = (np.arange(SIDE) < side[:, None] for side in sizes.T)
+    inside = rows[:, :, None] & columns[:, None, :]
+    for padding in (0, 255):  # whatever it holds, it is not seen
+        padded = {
+            "image": jnp.where(inside[..., None], batch["image"], padding),
+            "mask": jnp.where(inside, batch["mask"], padding),
+            "size": jnp.asarray(sizes),
+        }
+        views = jax.jit(_view, static_argnums=2)(padded, keys, turn)
+        assert views.keys() == {"image", "mask"}
+        for i, (height, width) in enumerate(sizes):
+            alone = {name: values[i : i + 1, :height, :width] for name, values in batch.items()}
+            view = _view(alone, keys[i : i + 1], turn)
+            np.testing.assert_array_equal(views["mask"][i], view["mask"][0])
+            np.testing.assert_allclose(views["image"][i], view["image"][0], atol=1e-5)
 
 
 def _assert_uniform(outcome, choices):
@@ -226,6 +280,14 @@ def test_images_alone_are_enough():
 def test_a_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match="12x12 pixels are smaller than size=13"):
         augment.train_view(_random_batch(1), _keys(1), size=13)
+
+
+def test_what_does_not_fit_the_crop_is_refused():
+    batch = _random_batch(1)
+    with pytest.raises(ValueError, match=r"masks of shape \(9, 12\) do not .* original_mask"):
+        augment.train_view({**batch, "mask": batch["mask"][:, :9]}, _keys(1), size=SIZE)
+    with pytest.raises(ValueError, match=r"which CAMs of one shape do not fit; .* keep_aspect"):
+        augment.train_view({**batch, "size": jnp.array([[9, 12]])}, _keys(1), size=SIZE)
 
 
 def test_lowers_for_every_platform():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsol_jax.data import glas, sources
+from wsol_jax.data import glas, pictures, sources
 
 COMMON = {"valpx": (6, 3), "test": (80, 37)}  # images and, of them, benign ones
 COUNTS = {
@@ -103,7 +103,7 @@ def test_truncated_image(copy):
     file = copy / "train_71.bmp"
     replace(file, file.read_bytes()[:-300])
     with pytest.raises(ValueError, match=r"cannot decode .*train_71\.bmp.*fetch it again"):
-        sources.open_split("glas", "train", image_size=8, folder=copy)
+        sources.open_split("glas", "train", sizing=pictures.Sizing(8), folder=copy)
 
 
 def test_no_header(copy):

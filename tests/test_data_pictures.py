@@ -19,12 +19,14 @@ def test_masks_as_the_released_code_resizes_them(case):
     for i, expected in enumerate(case.arrays["masks_resized_224"]):
         mask = case.arrays[f"in/mask{i}"]
         image = np.zeros((*mask.shape, 3), np.uint8)
-        np.testing.assert_array_equal(pictures.resize((image, mask), 224)[1], expected)
+        np.testing.assert_array_equal(
+            pictures.resize((image, mask), pictures.Sizing(224))[1], expected
+        )
 
 
 def test_same_size_changes_nothing_but_the_numbers():
     image, mask = picture(16, 16)
-    resized = pictures.resize((image, mask), 16)
+    resized = pictures.resize((image, mask), pictures.Sizing(16))
     np.testing.assert_array_equal(resized[0], image)
     np.testing.assert_array_equal(resized[1], mask > 0)
 
@@ -33,14 +35,40 @@ def test_image_is_antialiased():
     # Halving with a triangle filter of support 2: weights 1 3 3 1 over 8 inside the image.
     ramp = np.zeros((8, 8, 3), np.uint8)
     ramp[:, 4] = 240
-    middle = pictures.resize((ramp, ramp[..., 0]), 4)[0][2, :, 0]
+    middle = pictures.resize((ramp, ramp[..., 0]), pictures.Sizing(4))[0][2, :, 0]
     np.testing.assert_allclose(middle, [0, 30, 90, 0], atol=1)
 
 
 def test_aspect_is_not_kept():
-    image, mask = pictures.resize(picture(20, 50), 8)
+    image, mask = pictures.resize(picture(20, 50), pictures.Sizing(8))
     assert image.shape == (8, 8, 3)
     assert mask.shape == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("own", "resized"),
+    [  # the six sizes of GlaS, one of them on end, and a square
+        ((522, 775), (432, 641)),
+        ((453, 589), (432, 561)),
+        ((442, 581), (432, 567)),
+        ((433, 574), (432, 572)),
+        ((433, 578), (432, 576)),
+        ((430, 567), (432, 569)),
+        ((775, 522), (641, 432)),
+        ((512, 512), (432, 432)),
+    ],
+)
+def test_short_side_with_the_aspect_kept(own, resized):
+    image, mask = picture(*own)
+    small, small_mask = pictures.resize((image, mask), pictures.Sizing(432, keep_aspect=True))
+    expected = Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(small, expected)
+    assert small_mask.shape == resized
+    sizing = pictures.Sizing(432, keep_aspect=True, original_mask=True)
+    small, truth = pictures.resize((image, mask), sizing)
+    np.testing.assert_array_equal(small, expected)
+    np.testing.assert_array_equal(truth, mask > 0)
+    assert pictures.shapes(own, own, sizing) == (resized, own)
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".png"])

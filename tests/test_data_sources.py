@@ -11,6 +11,7 @@ import pytest
 from wsol_jax.data import glas, pictures, sources, splits, synthetic_glands
 
 SIZE = 16
+SIZING, TINY = pictures.Sizing(SIZE), pictures.Sizing(8)
 SHAPES = {
     "image": (np.uint8, (SIZE, SIZE, 3)),
     "mask": (np.uint8, (SIZE, SIZE)),
@@ -32,7 +33,21 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def memory(folder):
-    return sources.open_split("glas", "train", image_size=SIZE, folder=folder, window=40)
+    return sources.open_split("glas", "train", sizing=SIZING, folder=folder, window=40)
+
+
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory):
+    return glas_folder.write(tmp_path_factory.mktemp("mixed"), sizes=((31, 22), (24, 37), (40, 28)))
+
+
+@pytest.fixture(scope="module", params=sources.SOURCES)
+def mixed(request, mixed_folder, tmp_path_factory):
+    """A function that opens the training images, which differ in shape."""
+    options = {"source": request.param, "folder": mixed_folder}
+    if request.param == "tfds":
+        options["data_dir"] = tmp_path_factory.mktemp("tfds_mixed")
+    return lambda sizing: sources.open_split("glas", "train", sizing=sizing, window=40, **options)
 
 
 @pytest.fixture(scope="module", params=["kept", "streamed"])
@@ -43,7 +58,7 @@ def tfds(request, folder, data_dir):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "streamed":
             patch.setattr(pipeline, "MEMORY", 0)
-        return sources.open_split("glas", "train", image_size=SIZE, source="tfds", **options)
+        return sources.open_split("glas", "train", sizing=SIZING, source="tfds", **options)
 
 
 def assert_equal(batch, other):
@@ -101,7 +116,7 @@ def test_ordered_gives_every_example_once(memory, folder):
     np.testing.assert_array_equal(rows["index"][:67], np.arange(67))
     assert not any(np.any(rows[k][67:]) for k in SHAPES)
     for i, example in enumerate(glas.examples("train", folder=folder)):
-        image, mask = pictures.resize(example.read(), SIZE)
+        image, mask = pictures.resize(example.read(), SIZING)
         np.testing.assert_array_equal(rows["image"][i], image)
         np.testing.assert_array_equal(rows["mask"][i], mask)
         assert rows["label"][i] == example.label == memory.labels[i]
@@ -113,9 +128,82 @@ def test_index_and_name_go_with_the_picture(memory):
         assert_equal(batch, {k: v[batch["index"]] for k, v in expected.items()})
 
 
+@pytest.mark.parametrize("original_mask", [False, True])
+def test_ordered_batches_hold_images_of_one_shape(mixed, mixed_folder, original_mask):
+    sizing = pictures.Sizing(SIZE, keep_aspect=True, original_mask=original_mask)
+    alone = [pictures.resize(e.read(), sizing) for e in glas.examples("train", folder=mixed_folder)]
+    seen = []
+    for batch in mixed(sizing).ordered(8):
+        assert batch.keys() == SHAPES.keys()
+        for i in np.flatnonzero(batch["valid"]):
+            index = batch["index"][i]
+            np.testing.assert_array_equal(batch["image"][i], alone[index][0])
+            np.testing.assert_array_equal(batch["mask"][i], alone[index][1])
+            seen.append(index)
+        assert not any(np.any(values[~batch["valid"]]) for values in batch.values())
+    assert sorted(seen) == list(range(67))
+    shapes = [(alone[index][0].shape, alone[index][1].shape) for index in seen]
+    assert [key for key, _ in itertools.groupby(shapes)] == list(dict.fromkeys(shapes))
+    assert len(set(shapes)) == (3 if original_mask else 2)
+
+
+def test_shuffled_batches_pad_images_and_say_their_size(mixed, mixed_folder):
+    sizing = pictures.Sizing(SIZE, keep_aspect=True)
+    alone = [pictures.resize(e.read(), sizing) for e in glas.examples("train", folder=mixed_folder)]
+    order = splits.shuffled_rows(67, 32, seed=5, start=0, window=40)
+    for batch, rows in zip(take(mixed(sizing), 4), order, strict=False):
+        assert batch["image"].shape == (32, 24, 22, 3)  # of 16x22 and 24x16
+        assert batch["size"].dtype == np.int32
+        np.testing.assert_array_equal(batch["index"], rows)
+        for image, mask, size, row in zip(
+            batch["image"], batch["mask"], batch["size"], rows, strict=True
+        ):
+            for padded, own in zip((image, mask), alone[row], strict=True):
+                np.testing.assert_array_equal(padded[: size[0], : size[1]], own)
+                assert padded.sum() == own.sum()
+
+
+def test_hosts_together_have_batches_of_several_shapes(mixed):
+    split = mixed(pictures.Sizing(SIZE, keep_aspect=True))
+    for draw in (
+        lambda **hosts: split.ordered(8, **hosts),
+        lambda **hosts: take(split, 3, **hosts),
+    ):
+        shares = [draw(hosts=(host, 4)) for host in range(4)]
+        for batch, *parts in zip(draw(), *shares, strict=True):
+            for name, values in batch.items():
+                np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), values)
+
+
+def test_one_shape_streams_with_its_aspect(tfds, folder, data_dir, monkeypatch):
+    from wsol_jax.data import pipeline
+
+    sizing, options = pictures.Sizing(SIZE, True, True), {"folder": folder, "window": 40}
+    memory = sources.open_split("glas", "train", sizing=sizing, **options)
+    monkeypatch.setattr(pipeline, "MEMORY", 0)
+    streamed = sources.open_split(
+        "glas", "train", sizing=sizing, source="tfds", data_dir=data_dir, **options
+    )
+    for batch, other in zip(memory.ordered(20), streamed.ordered(20), strict=True):
+        assert batch["image"].shape == (20, 16, 22, 3)
+        assert batch["mask"].shape == (20, 22, 31)
+        for name, values in batch.items():
+            np.testing.assert_array_equal(values, other[name])
+
+
+@pytest.mark.parametrize("mixed", ["tfds"], indirect=True)
+def test_several_shapes_are_not_streamed(mixed, monkeypatch):
+    from wsol_jax.data import pipeline
+
+    monkeypatch.setattr(pipeline, "MEMORY", 1000)
+    with pytest.raises(ValueError, match=r"'train' have 2 shapes.* 1000 that .* 'memory', or"):
+        mixed(pictures.Sizing(SIZE, keep_aspect=True))
+    assert mixed(SIZING).size == 67
+
+
 def test_synthetic_glands_through_tfds(data_dir, monkeypatch):
     monkeypatch.setattr(synthetic_glands, "SPLITS", {"train": 2, "valcl": 4, "valpx": 2, "test": 2})
-    options = {"image_size": SIZE}
+    options = {"sizing": SIZING}
     memory = sources.open_split("synthetic_glands", "valcl", **options)
     tfds = sources.open_split(
         "synthetic_glands", "valcl", source="tfds", data_dir=data_dir, **options
@@ -127,7 +215,7 @@ def test_synthetic_glands_through_tfds(data_dir, monkeypatch):
 
 def test_prepared_data_need_no_folder(tfds, data_dir, tmp_path):
     again = sources.open_split(
-        "glas", "valcl", image_size=8, source="tfds", folder=tmp_path / "gone", data_dir=data_dir
+        "glas", "valcl", sizing=TINY, source="tfds", folder=tmp_path / "gone", data_dir=data_dir
     )
     assert again.size == 18
 
@@ -137,7 +225,7 @@ def test_tfds_says_what_is_wrong_with_the_files(tmp_path, data_dir):
     (broken / "testB_3_anno.bmp").unlink()
     with pytest.raises(FileNotFoundError, match=r"testB_3_anno\.bmp \(or \.png\) is missing"):
         sources.open_split(
-            "glas", "train", image_size=8, source="tfds", fold=3, folder=broken, data_dir=data_dir
+            "glas", "train", sizing=TINY, source="tfds", fold=3, folder=broken, data_dir=data_dir
         )
 
 
@@ -147,7 +235,7 @@ def test_tfds_names_a_truncated_image(tmp_path, data_dir):
     file.write_bytes(file.read_bytes()[:-300])
     with pytest.raises(ValueError, match=r"cannot decode .*testB_3\.bmp"):
         sources.open_split(
-            "glas", "train", image_size=8, source="tfds", fold=3, folder=broken, data_dir=data_dir
+            "glas", "train", sizing=TINY, source="tfds", fold=3, folder=broken, data_dir=data_dir
         )
 
 
@@ -155,7 +243,7 @@ def test_absent_folder_means_download(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(glas, "ARCHIVE", (tmp_path / "no.zip").as_uri())
     with pytest.raises(ConnectionError, match=r"cannot fetch GlaS.*no\.zip.*name the folder"):
         sources.open_split(
-            "glas", "train", image_size=8, source="tfds", fold=4, folder=tmp_path / "gone",
+            "glas", "train", sizing=TINY, source="tfds", fold=4, folder=tmp_path / "gone",
             data_dir=data_dir,
         )  # fmt: skip
 
@@ -180,29 +268,30 @@ def test_absent_folder_means_download(tmp_path, data_dir, monkeypatch):
 )
 def test_unknown_names(name, split, source, message):
     with pytest.raises(ValueError, match=message):
-        sources.open_split(name, split, image_size=8, source=source)
+        sources.open_split(name, split, sizing=TINY, source=source)
 
 
 @pytest.mark.parametrize("source", sources.SOURCES)
 def test_unknown_fold(source):
     with pytest.raises(ValueError, match=r"unknown fold 9; have \[0, 1, 2, 3, 4\]"):
-        sources.open_split("glas", "train", image_size=8, source=source, fold=9)
+        sources.open_split("glas", "train", sizing=TINY, source=source, fold=9)
 
 
 def test_misspelt_option():
     with pytest.raises(TypeError, match="flod"):
-        sources.open_split("glas", "train", image_size=8, flod=1)
+        sources.open_split("glas", "train", sizing=TINY, flod=1)
 
 
 def test_memory_works_without_tensorflow(folder):
     script = f"""
 import sys
 sys.modules.update(tensorflow=None, tensorflow_datasets=None)  # importing them fails
-from wsol_jax.data import sources
-split = sources.open_split("glas", "valpx", image_size=8, folder={str(folder)!r})
+from wsol_jax.data import pictures, sources
+TINY = pictures.Sizing(8)
+split = sources.open_split("glas", "valpx", sizing=TINY, folder={str(folder)!r})
 assert next(split.shuffled(4, seed=0))["image"].shape == (4, 8, 8, 3)
 try:
-    sources.open_split("glas", "valpx", image_size=8, source="tfds")
+    sources.open_split("glas", "valpx", sizing=TINY, source="tfds")
 except ImportError as error:
     print(error)
 """

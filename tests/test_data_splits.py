@@ -56,9 +56,16 @@ def test_a_late_start_costs_nothing():
 
 
 def test_ordered_rows_pad_the_last_batch():
-    batches = list(splits.ordered_rows(7, 3))
+    batches = list(splits.ordered_rows(["square"] * 7, 3))
     np.testing.assert_array_equal(np.concatenate([r for r, _ in batches]), [*range(7), 0, 0])
     np.testing.assert_array_equal(np.concatenate([v for _, v in batches]), [True] * 7 + [False] * 2)
+
+
+def test_ordered_rows_keep_shapes_apart():
+    batches = [(r[v].tolist(), v.sum()) for r, v in splits.ordered_rows("cabbcbb", 3)]
+    assert batches == [([0, 4], 2), ([1], 1), ([2, 3, 5], 3), ([6], 1)]
+    for rows, _ in splits.ordered_rows("cabbcbb", 3):
+        assert len({"cabbcbb"[row] for row in rows}) == 1  # those of the padding, too
 
 
 def test_hosts_share_a_batch():

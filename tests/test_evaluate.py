@@ -7,6 +7,7 @@ import pytest
 import small
 
 from wsol_jax import augment, evaluate, metrics, ops, pseudo_labels
+from wsol_jax.data import memory
 
 DATA = small.small_data()
 
@@ -46,6 +47,30 @@ def test_scores_are_those_of_the_maps(trained):
         counts = np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
         expected = metrics.average_precision(counts)
         assert scores.maps[name].compute() == pytest.approx(expected, abs=1e-3)
+
+
+def test_images_of_several_shapes_are_evaluated_each_at_its_own(trained):
+    """Maps in the order of the split, and counts at the size of the truth, image by image."""
+    built, variables = trained
+    arrays, rng = small.squares(5, 0), np.random.default_rng(0)
+    heights, widths = np.array([[32, 40], [40, 32], [32, 40], [40, 32], [32, 32]]).T
+    own = [
+        (image[:height, :width], rng.integers(0, 2, (height + 3, width + 9), np.uint8))
+        for image, height, width in zip(arrays["image"], heights, widths, strict=True)
+    ]
+    split = memory.serve(tuple("abcde"), arrays["label"], own, window=5)
+    evaluator = evaluate.Evaluator(built, 2)
+    maps, scores = evaluator.maps(variables, split), evaluator.scores(variables, split)
+    counts = 0
+    for i, (image, truth) in enumerate(own):
+        view = augment.eval_view({"image": jnp.asarray(image[None])})["image"]
+        _, low = built.localize(variables, view, jnp.asarray(arrays["label"][i : i + 1]))
+        np.testing.assert_allclose(maps["cam"][i], low["cam"][0], atol=2e-3)
+        full = evaluate.to_size(low["cam"], truth.shape)[0]
+        counts += np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
+    expected = metrics.average_precision(counts)
+    assert scores.maps["cam"].compute() == pytest.approx(expected, abs=1e-3)
+    assert scores.maps["cam"].pixels == sum(truth.size for _, truth in own)
 
 
 def test_a_summary_has_both_thresholds(trained):

@@ -2,12 +2,16 @@
 
 import types
 
+import glas_folder
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
 
-from wsol_jax import experiment
-from wsol_jax.data import sources
+from wsol_jax import augment, experiment
+from wsol_jax.backbones import weights
+from wsol_jax.data import memory, sources
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -22,6 +26,60 @@ def test_labels_that_no_output_stands_for(monkeypatch, num_classes):
     message = r"labels up to 2, but num_classes is 2; pass --config.num_classes=3"
     with pytest.raises(ValueError, match=message):
         experiment.open_data(config)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_sizes_of_the_splits(monkeypatch, keep_aspect):
+    monkeypatch.setattr(
+        sources,
+        "open_split",
+        lambda *, split, sizing, **_: types.SimpleNamespace(labels=np.arange(2), sizing=sizing),
+    )
+    config = small.small_config()
+    config.resize, config.image_size, config.keep_aspect = 432, 416, keep_aspect
+    data = experiment.open_data(config)
+    assert data.train.sizing == (432, keep_aspect, False)
+    for split in data[1:]:
+        assert split.sizing == ((432, True, True) if keep_aspect else (416, False, False))
+    config.resize = 400
+    with pytest.raises(ValueError, match=r"400 pixels .* crop of 416; pass --config.resize=416"):
+        experiment.open_data(config)
+
+
+def test_cams_need_images_of_one_shape(tmp_path):
+    folder = glas_folder.write(tmp_path, sizes=((40, 44), (50, 40)))
+    config = small.two_phases()
+    config.data, config.keep_aspect = {"name": "glas", "folder": str(folder)}, True
+    with pytest.raises(ValueError, match=r"differ in shape.* --config.keep_aspect=False"):
+        experiment.open_data(config)
+    config.baseline = None
+    assert experiment.open_data(config).train.size == 67
+
+
+def test_statistics_are_taken_from_every_training_image_of_any_shape(monkeypatch):
+    rng, seen = np.random.default_rng(0), []
+    shapes = [(32, 40), (40, 32), (32, 40)] * 7
+    own = [(rng.integers(0, 256, (*s, 3), np.uint8), np.zeros(s, np.uint8)) for s in shapes]
+    split = memory.serve(("",) * 21, np.zeros(21, np.int32), own, window=21)
+    monkeypatch.setattr(weights, "load", lambda source: {})
+    monkeypatch.setattr(weights, "assign", lambda encoder, *_, **__: encoder)
+    monkeypatch.setattr(weights, "is_folded", lambda encoder: True)
+    monkeypatch.setattr(
+        weights, "recalibrate", lambda model, encoder, images: seen.extend(images) or encoder
+    )
+    config = small.small_config("classifier")
+    config.weights.source = "folded.npz"
+    built = experiment.build(config, config.method)
+    on_device = split._replace(
+        ordered=lambda size: (jax.tree.map(jnp.asarray, b) for b in split.ordered(size))
+    )
+    experiment.pretrained(config, built, experiment.Data(*[on_device] * 5))
+    images = [image for batch in seen for image in batch]
+    order = sorted(range(21), key=lambda i: shapes[i] != shapes[0])
+    for image, i in zip(images, order, strict=True):
+        batch = {"image": jnp.asarray(own[i][0][None])}
+        expected = augment.eval_view(batch, **built.normalization)["image"][0]
+        np.testing.assert_array_equal(image, expected)
 
 
 def test_unknown_backbones_list_the_known():

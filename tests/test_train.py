@@ -4,14 +4,17 @@ import json
 import signal
 import time
 
+import glas_folder
 import jax
 import numpy as np
 import processes
 import pytest
 import small
 
-from wsol_jax import checkpoint, experiment, logbook, report, selection, train
+from wsol_jax import checkpoint, experiment, logbook, report, results, selection, train
+from wsol_jax.data import glas
 
+OPEN_DATA = experiment.open_data
 PROGRAM = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["tensorflow", "clu"]))  # TensorBoard, slow to import
@@ -175,6 +178,26 @@ def stop_at(step):
             raise InterruptedError
 
     return show
+
+
+def test_images_of_several_shapes_from_the_folder_to_the_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", OPEN_DATA)
+    folder = glas_folder.write(tmp_path / "glas", sizes=((50, 40), (44, 52)))
+    config = small.small_config("classifier")
+    config.data = {"name": "glas", "folder": str(folder)}
+    config.keep_aspect, config.augment.turn = True, True
+    config.epochs, config.batch_size = 1, 32
+    config.method.readouts = ("cam",)
+    numbers = train.run(config, tmp_path / "run")
+    assert 0 <= numbers["phases"]["classifier"]["maps"]["cam"]["last"]["test"]["pxap"] <= 100
+    truth = [example.read()[1] > 0 for example in glas.examples("test", folder=folder)]
+    share = 100 * sum(mask.sum() for mask in truth) / sum(mask.size for mask in truth)
+    assert numbers["floors"]["constant_map"] == pytest.approx(share, abs=1e-9)
+    with np.load(tmp_path / "run" / "gallery.npz") as gallery:
+        assert gallery["image"].shape == (results.GALLERY, small.SIZE, small.SIZE, 3)
+        for name in ("mask", "map_classifier_cam"):
+            assert gallery[name].shape == gallery["image"].shape[:3]
+    assert report.write(tmp_path / "run").is_file()
 
 
 def test_negev_leaves_the_classifier_as_it_was(finished, tmp_path):

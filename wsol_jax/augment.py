@@ -1,7 +1,7 @@
 """What happens to a batch between the input pipeline and the model, on the device.
 
-Training views are random crops, flips and colour jitter; evaluation views are only normalised.
-Every image draws from its own key, so its view does not depend on the rest of the batch.
+Training views are random crops, flips, perhaps turns, and colour jitter; evaluation views are only
+normalised. Every image draws from its own key, so its view does not depend on the others.
 """
 
 import functools
@@ -27,6 +27,7 @@ def train_view(
     keys: Key[Array, "b"],
     *,
     size: int = 224,
+    turn: bool = False,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> dict[str, Array]:
@@ -35,24 +36,32 @@ def train_view(
     Args:
       batch: `image` uint8 (b H W 3); `mask` (b H W) and `cam` (b h w) in [0, 1], where present,
         take the same crop and flips. The CAM is resized to (H, W) first, as if it had been stored
-        so, and is not normalised again. Other entries are handed on.
+        so, and is not normalised again. Where images are padded at the bottom and the right,
+        `size` (b 2) is the height and width of each, both at least those of the crop, which then
+        shows no padding; it is used up here. Other entries are handed on.
       size: side of the crop in pixels.
+      turn: a random transposition too, so that the eight symmetries of the square are equally
+        likely, as by the left-right flip and the turn by 0, 90, 180 or 270 degrees of the max-min
+        uncertainty paper on CAMELYON16.
       mean, std: of the images in [0, 1] that the backbone was pretrained on.
 
     Returns:
       The batch, with `image` float32 (b size size 3) normalised, `mask` (b size size) and `cam`
       float32 (b size size) in [0, 1].
     """
+    _check(batch, size)
     shape = batch["image"].shape[1:3]
-    if min(shape) < size:
-        raise ValueError(f"images of {shape[0]}x{shape[1]} pixels are smaller than size={size}")
     views = {name: batch[name] for name in ("image", "mask", "cam") if name in batch}
     if "cam" in views:
         views["cam"] = ops.resize_maps(views["cam"].astype(jnp.float32), shape)
+    others = {name: value for name, value in batch.items() if name != "size"}
+    sizes = batch.get("size", jnp.broadcast_to(jnp.asarray(shape), (len(keys), 2)))
     geometry, colour = jax.vmap(jax.random.split, out_axes=1)(keys)
-    views = jax.vmap(functools.partial(_crop_and_flip, size=size))(views, geometry)
+    views = jax.vmap(functools.partial(_crop_and_flip, size=size, turn=turn))(
+        views, sizes, geometry
+    )
     images = jax.vmap(_draw_jitter)(views["image"] / 255.0, colour)
-    return {**batch, **views, "image": _normalize(images, mean, std)}
+    return {**others, **views, "image": _normalize(images, mean, std)}
 
 
 def eval_view(
@@ -117,22 +126,47 @@ def _turn_hue(image: Float[Array, "H W 3"], turn: Float[Array, ""]) -> Float[Arr
     return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 
+def _check(batch: Mapping[str, Array], size: int) -> None:
+    """Raises ValueError where the crop cannot be what it should."""
+    shape = batch["image"].shape[1:3]
+    if min(shape) < size:
+        raise ValueError(f"images of {shape[0]}x{shape[1]} pixels are smaller than size={size}")
+    if "mask" in batch and batch["mask"].shape[1:] != shape:
+        raise ValueError(
+            f"masks of shape {batch['mask'].shape[1:]} do not fit images of shape {shape}; "
+            "expected equal shapes, as of a split opened without original_mask"
+        )
+    if "cam" in batch and "size" in batch:
+        raise ValueError(
+            "a batch with 'size' has images of several shapes, which CAMs of one shape do not fit; "
+            "expected images of one shape, as of a split opened without keep_aspect"
+        )
+
+
 def _crop_and_flip(
-    views: dict[str, Shaped[Array, "H W ..."]], key: Key[Array, ""], *, size: int
+    views: dict[str, Shaped[Array, "H W ..."]],
+    own: Int[Array, "2"],
+    key: Key[Array, ""],
+    *,
+    size: int,
+    turn: bool,
 ) -> dict[str, Shaped[Array, "size size ..."]]:
-    """The same square of every view, mirrored top-bottom and left-right with probability 1/2."""
+    """The same square of every view, mirrored top-bottom and left-right with probability 1/2.
+
+    With `turn` rows and columns are exchanged, too, with probability 1/2. The square lies within
+    the `own` height and width of the image.
+    """
     corner_key, flip_key = jax.random.split(key)
-    height, width = views["image"].shape[:2]
-    spare = jnp.asarray([height - size, width - size])
-    top, left = jax.random.randint(corner_key, (2,), 0, spare + 1)
-    upturned, mirrored = jax.random.bernoulli(flip_key, shape=(2,))
+    top, left = jax.random.randint(corner_key, (2,), 0, own - size + 1)
+    upturned, mirrored, *transposed = jax.random.bernoulli(flip_key, shape=(3 if turn else 2,))
 
     def view(image):
         channels = image.shape[2:]
         start = (top, left, *(0 for _ in channels))
         square = jax.lax.dynamic_slice(image, start, (size, size, *channels))
         square = jnp.where(upturned, square[::-1], square)
-        return jnp.where(mirrored, square[:, ::-1], square)
+        square = jnp.where(mirrored, square[:, ::-1], square)
+        return jnp.where(transposed[0], square.swapaxes(0, 1), square) if turn else square
 
     return jax.tree.map(view, views)
 

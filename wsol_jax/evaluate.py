@@ -1,5 +1,6 @@
 """One split, every image once: maps and labels become counts on the devices, merged on the host."""
 
+import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float, Float16
 from wsol_jax import augment, choices, metrics, ops, parallel
 from wsol_jax.data import splits
 from wsol_jax.method import Method
+
+Maps = Float16[np.ndarray, "n h w"] | list[Float16[np.ndarray, "_ _"]]  # a list if shapes differ
 
 
 class Protocol(NamedTuple):
@@ -65,11 +68,15 @@ class Evaluator:
             total = counts if total is None else _merge(total, counts)
         return total
 
-    def maps(self, variables: Any, split: splits.Split) -> dict[str, Float16[np.ndarray, "n h w"]]:
+    def maps(self, variables: Any, split: splits.Split) -> dict[str, Maps]:
         """Maps of every image in the order of the split, at feature resolution."""
-        pieces = [jax.device_get(self._localize(variables, b)) for b in self._batches(split)]
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: split.size], *pieces)
-        return {name: maps.astype(np.float16) for name, maps in joined.items()}
+        placed = collections.defaultdict(lambda: [None] * split.size)
+        for batch in self._batches(split):
+            maps, index, valid = jax.device_get(self._localize(variables, batch))
+            for name, values in maps.items():
+                for position, row in zip(index[valid], values[valid], strict=True):
+                    placed[name][position] = row.astype(np.float16)
+        return {name: _joined(rows) for name, rows in placed.items()}
 
     def _batches(self, split):
         """Batches on the devices, no larger than the split needs, which every device can share."""
@@ -121,12 +128,19 @@ def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], S
     return count
 
 
-def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], dict[str, Array]]:
+def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], tuple]:
+    """Maps, and which images they are of."""
+
     def localize(variables, batch):
         image = augment.eval_view(batch, **method.normalization)["image"]
-        return method.localize(variables, image, batch["label"])[1]
+        maps = method.localize(variables, image, batch["label"])[1]
+        return maps, batch["index"], batch["valid"]
 
     return localize
+
+
+def _joined(rows):
+    return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
 
 
 def _merge(left, right):

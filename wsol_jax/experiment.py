@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from wsol_jax import augment, choices, cpu, heads, logbook, method
 from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
-from wsol_jax.data import sources, splits
+from wsol_jax.data import pictures, sources, splits
 from wsol_jax.run_files import at
 
 SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
@@ -52,11 +52,24 @@ class Data(NamedTuple):
 
 
 def open_data(config: Any) -> Data:
-    """Opens, and so checks, every split before any work is done."""
-    options, size = keywords(config.data), config.image_size
+    """Opens, and so checks, every split before any work is done.
 
-    def split(name, image_size=size):
-        return sources.open_split(split=name, image_size=image_size, **options)
+    Images are squares of `config.resize` to be cropped and of `config.image_size` to be evaluated.
+    With `config.keep_aspect` their short side is `config.resize` for both, and truth is evaluated
+    at its own size.
+    """
+    options, cropped = keywords(config.data), pictures.Sizing(config.resize, config.keep_aspect)
+    evaluated = pictures.Sizing(config.image_size)
+    if config.keep_aspect:
+        evaluated = cropped._replace(original_mask=True)
+    if config.resize < config.image_size:
+        raise ValueError(
+            f"images resized to {config.resize} pixels are smaller than the crop of "
+            f"{config.image_size}; pass --config.resize={config.image_size} or more"
+        )
+
+    def split(name, sizing=evaluated):
+        return sources.open_split(split=name, sizing=sizing, **options)
 
     seen = split("train")
     if seen.labels.max() >= config.num_classes:
@@ -64,8 +77,14 @@ def open_data(config: Any) -> Data:
             f"the training images have labels up to {seen.labels.max()}, but num_classes is "
             f"{config.num_classes}; pass --config.num_classes={seen.labels.max() + 1}"
         )
+    train = split("train", cropped)
+    if config.baseline and config.keep_aspect and "size" in next(train.shuffled(1, seed=0)):
+        raise ValueError(
+            "the training images differ in shape, and so would the CAMs that the second phase "
+            "learns from; expected one shape: pass --config.keep_aspect=False"
+        )
     return Data(
-        train=split("train", config.resize),
+        train=train,
         seen=seen,
         valcl=split("valcl"),
         valpx=split("valpx"),

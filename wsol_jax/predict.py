@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from wsol_jax import augment, evaluate, experiment, logbook, selection, visualize
+from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
@@ -55,7 +56,7 @@ def run(
     rows = []
     for path in paths:
         picture = _read(path)
-        small = picture.resize((config.image_size, config.image_size), Image.Resampling.BILINEAR)
+        small = picture.resize(_seen_size(picture, config), Image.Resampling.BILINEAR)
         probabilities, low = localize(np.asarray(small)[None])
         heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
         _write(output / path.stem, np.asarray(picture), heat)
@@ -94,6 +95,15 @@ def _read(path: pathlib.Path) -> Image.Image:
         raise ValueError(
             f"{path} is not a readable image ({error}); remove or replace it"
         ) from error
+
+
+def _seen_size(picture, config):
+    """Width and height at which the run evaluated its images."""
+    sizing = pictures.Sizing(config.image_size)
+    if config.keep_aspect:
+        sizing = pictures.Sizing(config.resize, keep_aspect=True)
+    (height, width), _ = pictures.shapes(picture.size[::-1], picture.size[::-1], sizing)
+    return width, height
 
 
 def _threshold(workdir, phase, name, checkpoint):

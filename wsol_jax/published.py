@@ -18,6 +18,9 @@ Everything is given as printed; `None` is the papers' dash. Known inconsistencie
 
 from typing import NamedTuple
 
+# The checkpoint that each paper's numbers are of, by its metric; U-Nets and PN have no B-CL.
+REPORTED = {"pxap": ("b_loc",), "dice": ("b_cl", "b_loc")}
+
 
 class Table(NamedTuple):
     """One published table.

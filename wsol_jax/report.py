@@ -61,7 +61,6 @@ SCORES = {  # by metric: what is reported of every checkpoint, the foremost firs
     "dice": {"f1_foreground": "F1+", "f1_background": "F1\N{MINUS SIGN}", "error": "Class. error"},
 }
 VALIDATION = {"pxap": "PxAP", "dice": "Dice"}
-CHOSEN = {"pxap": ("b_loc",), "dice": ("b_cl", "b_loc")}  # the checkpoint that the papers report
 REGIONS = {"seen": "training images", "valcl": "validation images", "test": "test images"}
 THEMES = {"light": visualize.LIGHT, "dark": visualize.DARK}
 MAPS = "valpx/{metric}/"  # in a history, followed by the name of the map
@@ -88,7 +87,8 @@ class MapKind(NamedTuple):
     @property
     def chosen(self) -> str:
         """The checkpoint that stands for the map: B-LOC for PxAP, B-CL (if any) for Dice."""
-        return next((c for c in CHOSEN[self.metric] if c in self.results), CHOSEN[self.metric][0])
+        candidates = published.REPORTED[self.metric]
+        return next((c for c in candidates if c in self.results), candidates[0])
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -4,7 +4,6 @@ Everything goes into `metrics.json` and `gallery.npz`, which is all that the rep
 """
 
 import copy
-import functools
 import logging
 import pathlib
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, selection
-from wsol_jax.data import memory, splits
+from wsol_jax import evaluate, experiment, logbook, published, selection
+from wsol_jax.data import memory, pictures
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
 FLOOR = "mean_features"
@@ -21,7 +20,7 @@ SPLITS = {  # that are evaluated; max-min shows the sizes of the regions of all 
     "pxap": ("valcl", "valpx", "test"),
     "dice": ("seen", "valcl", "valpx", "test"),
 }
-FIELDS = ("index", "valid", "image", "mask", "label")
+FIELDS = ("index", "valid", "image", "mask")
 
 
 def collect(
@@ -39,14 +38,15 @@ def collect(
         "floors": floors(config, data, phases[0]),
         "phases": {},
     }
-    pictures = _pictures(data.test)
-    gallery = {**next(pictures.ordered(pictures.size)), "name": np.array(pictures.names)}
+    shown = _shown(data.test)
+    gallery = {"name": np.array(shown.names), "label": shown.labels}
+    gallery |= _squares(shown, config.image_size)
     for phase in phases:
         logging.info(
             "%s: evaluating its checkpoints on the %d test images", phase.name, data.test.size
         )
         title = "baseline" if phase is not phases[-1] else phase.name
-        maps, drawn = _phase_results(config, data, phase, pictures)
+        maps, drawn = _phase_results(config, data, phase, shown)
         numbers["phases"][title] = {"method": phase.name, "maps": maps}
         gallery |= {f"map_{title}_{name}": values for name, values in drawn.items()}
     with logbook.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
@@ -78,11 +78,15 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     }
 
 
-def _phase_results(config, data, phase, pictures):
-    """Numbers of every map and checkpoint of a phase, and its B-LOC maps of the `pictures`."""
+def _phase_results(config, data, phase, shown):
+    """Numbers of every map and checkpoint of a phase, and the maps of the images `shown`.
+
+    Those are of the checkpoint that the papers report.
+    """
     best = selection.Best(phase.folder)
     evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size, config.metric)
     names = best.maps()
+    reported = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
     numbers = {name: {} for name in names}
     drawn = {}
@@ -96,10 +100,14 @@ def _phase_results(config, data, phase, pictures):
                     "step": step,
                     **_summary(scores, name),
                 }
-                if criterion == "b_loc":
-                    low = jnp.asarray(evaluator.maps(variables, pictures)[name])
+                if criterion == reported:
+                    maps = evaluator.maps(variables, shown)[name]
                     size = (config.image_size, config.image_size)
-                    drawn[name] = np.asarray(evaluate.to_size(low, size, config.metric), np.float16)
+                    full = [
+                        evaluate.to_size(jnp.asarray(low)[None], size, config.metric)[0]
+                        for low in maps
+                    ]
+                    drawn[name] = np.asarray(full, np.float16)
     return numbers, drawn
 
 
@@ -128,15 +136,24 @@ def _all_foreground(split):
     return float(100 * np.mean([2 * share / (1 + share) for share in f if share > 0]))
 
 
-def _pictures(split):
+def _shown(split):
     """A few images of each class, spread over the split, as a split of their own."""
     classes = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
     spread = [np.linspace(0, len(rows) - 1, GALLERY // len(classes)) for rows in classes]
     chosen = [rows[np.unique(s.astype(int))] for rows, s in zip(classes, spread, strict=True)]
-    wanted, examples = set(np.concatenate(chosen).tolist()), []
+    wanted, found = np.sort(np.concatenate(chosen)), {}
     for batch in split.ordered(min(split.size, 32)):
-        for index, valid, image, mask, label in zip(*(batch[k] for k in FIELDS), strict=True):
+        for index, valid, *picture in zip(*(batch[k] for k in FIELDS), strict=True):
             if valid and index in wanted:
-                read = functools.partial(tuple, (image, mask))
-                examples.append(splits.Example(split.names[index], int(label), read))
-    return memory.open_split(examples, image_size=batch["image"].shape[1], window=len(examples))
+                found[int(index)] = picture
+    names, read = tuple(split.names[i] for i in wanted), (found[i] for i in wanted)
+    return memory.serve(names, split.labels[wanted], read, window=len(names))
+
+
+def _squares(split, side):
+    """Images and masks of a split as squares, which may stand beside each other in a report."""
+    batches = sorted(split.ordered(1), key=lambda batch: batch["index"][0])
+    own = [(batch["image"][0], batch["mask"][0]) for batch in batches]
+    square = [pictures.resize(picture, pictures.Sizing(side)) for picture in own]
+    images, masks = zip(*square, strict=True)
+    return {"image": np.stack(images), "mask": np.stack(masks)}

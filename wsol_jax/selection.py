@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wsol_jax import checkpoint, choices, evaluate, experiment, logbook, visualize
+from wsol_jax import checkpoint, choices, evaluate, experiment, logbook, ops, visualize
 
 CRITERIA = ("last", "b_cl", "b_loc")
 OVERLAYS = 4  # validation images shown in TensorBoard
@@ -104,13 +104,14 @@ class Validation:
     def _overlays(self, variables):
         maps = self._evaluator.maps(variables, self._data.valpx)
         batch = next(self._data.valpx.ordered(min(OVERLAYS, self._data.valpx.size)))
-        shape = batch["mask"].shape[1:]
+        valid, shape = batch["valid"], batch["image"].shape[1:3]  # masks may have another
+        images, truth = batch["image"][valid], jax.numpy.asarray(batch["mask"][valid])
+        masks = np.asarray(ops.resize_nearest(truth, shape))
         pictures = {}
-        for name, low in maps.items():
-            heat = np.asarray(
-                evaluate.to_size(jax.numpy.asarray(low[: len(batch["image"])]), shape, self._metric)
-            )
-            rows = zip(batch["image"], heat, batch["mask"], strict=True)
+        for name, values in maps.items():
+            low = np.stack([values[i] for i in batch["index"][valid]])
+            heat = np.asarray(evaluate.to_size(jax.numpy.asarray(low), shape, self._metric))
+            rows = zip(images, heat, masks, strict=True)
             pictures[name] = np.stack([visualize.overlay(i, h, truth=m) for i, h, m in rows])
         return pictures
 

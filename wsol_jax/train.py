@@ -117,8 +117,9 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
     transform = optimizer.sgd(
         steps_per_epoch=per_epoch, frozen=phase.method.frozen, **phase.optimizer
     )
+    options = {"axis": engine.axis, **experiment.keywords(config.augment)}
     step = engine.compile(
-        make_step(phase.method, transform, config.image_size, per_epoch, axis=engine.axis)
+        make_step(phase.method, transform, config.image_size, per_epoch, **options)
     )
     checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
     validation = selection.Validation(phase, config, data)
@@ -157,6 +158,7 @@ def make_step(
     crop: int,
     per_epoch: int = 1,
     *,
+    turn: bool = False,
     axis: str | None = None,
 ) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
     """The training step of every method: (state, batch, key) -> (state, losses).
@@ -164,6 +166,7 @@ def make_step(
     Args:
       crop: side of the random crop.
       per_epoch: steps of an epoch.
+      turn: see `augment.train_view`.
       axis: devices to sum over, see `parallel.Engine`.
     """
 
@@ -171,7 +174,7 @@ def make_step(
         size = batch["label"].shape[0]
         keys = parallel.image_keys(jax.random.fold_in(key, state.step), size, axis)
         view_keys, seed_keys, dropout_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
-        view = augment.train_view(batch, view_keys, size=crop, **method.normalization)
+        view = augment.train_view(batch, view_keys, size=crop, turn=turn, **method.normalization)
         batch = method.prepare({**view, "epoch": state.step // per_epoch}, seed_keys)
         return update(method, transform, state, batch, dropout_keys, axis)
 

@@ -1,7 +1,8 @@
 """Images and masks read, checked and brought to size, in the same way for every input source.
 
-Images as torchvision's Resize on a PIL image (bilinear, antialiased, aspect not kept), masks as
-OpenCV's INTER_NEAREST: what the released code of PixelCAM trains on and scores with.
+Images as torchvision's Resize on a PIL image (bilinear, antialiased), masks as OpenCV's
+INTER_NEAREST: what the released code of PixelCAM, with squares, and that of the max-min
+uncertainty paper, with the aspect kept, train on and score with.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -18,6 +20,21 @@ from PIL import Image
 from wsol_jax.data import splits
 
 File = pathlib.Path | io.BytesIO
+Shape = tuple[int, int]  # height and width
+
+
+class Sizing(NamedTuple):
+    """The size that pictures are brought to.
+
+    Attributes:
+      side: of the square, in pixels; with `keep_aspect` the short side of the image.
+      keep_aspect: the long side follows the short one.
+      original_mask: masks keep their own size, for scores at the size of the truth.
+    """
+
+    side: int
+    keep_aspect: bool = False
+    original_mask: bool = False
 
 
 def read(image: File, mask: File) -> splits.Picture:
@@ -25,20 +42,33 @@ def read(image: File, mask: File) -> splits.Picture:
     return np.asarray(_decoded(image).convert("RGB")), _read_mask(mask)
 
 
-def size(file: pathlib.Path) -> tuple[int, int]:
+def size(file: File) -> tuple[int, int]:
     """Width and height of a picture, from its header alone."""
     with _readable(file), Image.open(file) as picture:
         return picture.size
 
 
 def resize(
-    picture: splits.Picture, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"]]:
-    """The image at `size` x `size` and the mask of its objects: 1 where the number is not 0."""
+    picture: splits.Picture, sizing: Sizing
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "_ _"]]:
+    """The image brought to size, and the mask of its objects: 1 where the number is not 0."""
     image, mask = picture
-    square = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-    rows, columns = (_nearest(length, size) for length in mask.shape)
-    return np.asarray(square), (mask[np.ix_(rows, columns)] > 0).astype(np.uint8)
+    (height, width), target = shapes(image.shape[:2], mask.shape, sizing)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    rows, columns = (_nearest(*lengths) for lengths in zip(mask.shape, target, strict=True))
+    return np.asarray(resized), (mask[np.ix_(rows, columns)] > 0).astype(np.uint8)
+
+
+def shapes(image: Shape, mask: Shape, sizing: Sizing) -> tuple[Shape, Shape]:
+    """The shapes that `resize` gives to an image and a mask of these shapes.
+
+    Of side s and a short and a long side a and b: s and floor(s b / a), as torchvision's Resize(s).
+    """
+    target = (sizing.side, sizing.side)
+    if sizing.keep_aspect:
+        height, width = (int(sizing.side * length / min(image)) for length in image)
+        target = (height, width)
+    return target, mask if sizing.original_mask else target
 
 
 def _nearest(source: int, target: int) -> Int[np.ndarray, "t"]:

@@ -7,9 +7,11 @@ that fits in memory is read in this way once and then served from there.
 
 import collections
 import concurrent.futures
+import functools
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,28 +24,33 @@ MEMORY = 4 << 30  # bytes a decoded split may take; one that needs more is strea
 AHEAD = 3  # batches that are decoded while one is used
 
 Row = tuple[int, dict[str, Any]]  # position in the split, and an example with pictures as bytes
+Shapes = tuple[pictures.Shape, pictures.Shape]  # of an image and its mask
 
 
 def open_split(
-    builder: tfds.core.DatasetBuilder, split: str, *, image_size: int, window: int
+    builder: tfds.core.DatasetBuilder, split: str, *, sizing: pictures.Sizing, window: int
 ) -> splits.Split:
-    """A split that `builder` has prepared."""
+    """A split that `builder` has prepared.
+
+    Raises:
+      ValueError: its pictures differ in shape, and it is too large to be kept.
+    """
     names, labels = _listing(builder, split)
     encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
     windows = _records(builder, split, encoded).enumerate().batch(window).prefetch(1)
-    streamed = _stream(names, labels, windows, image_size)
-    if 4 * len(names) * image_size**2 > MEMORY:
-        return streamed
-    decoded = (
-        (batch["image"][i], batch["mask"][i])
-        for batch in streamed.ordered(64)
-        for i in np.flatnonzero(batch["valid"])
-    )
-    return memory.serve(names, labels, decoded, image_size=image_size, window=window)
+    shapes = _shapes(windows, len(names), sizing)
+    decode = functools.partial(_example, sizing=sizing, shapes=shapes[0])
+    needed = sum(3 * math.prod(image) + math.prod(mask) for image, mask in shapes)
+    if needed > MEMORY:
+        _require_one_shape(split, shapes, needed)
+        return _stream(names, labels, windows, decode)
+    examples = itertools.chain.from_iterable(_decoded(_batched(_in_order(windows), 64), decode))
+    read = ((example["image"], example["mask"]) for example in examples)
+    return memory.serve(names, labels, read, window=window)
 
 
 def _stream(
-    names: tuple[str, ...], labels: np.ndarray, windows: tf.data.Dataset, image_size: int
+    names: tuple[str, ...], labels: np.ndarray, windows: tf.data.Dataset, decode: Callable
 ) -> splits.Split:
     """A split read anew in every epoch, two windows of encoded examples being held.
 
@@ -61,7 +68,7 @@ def _stream(
             for epoch in itertools.count(first)
             for rows in _batched(_permuted(windows, seed, epoch), batch_size)
         )
-        return _decoded(itertools.islice(batches, skipped, None), image_size)
+        return map(_stacked, _decoded(itertools.islice(batches, skipped, None), decode))
 
     def ordered(batch_size: int, *, hosts: splits.Hosts = (0, 1)) -> Iterator[splits.Batch]:
         own = splits.host_rows(batch_size, hosts)
@@ -69,7 +76,7 @@ def _stream(
             (rows + [None] * (batch_size - len(rows)))[own]
             for rows in _batched(_in_order(windows), batch_size)
         )
-        return _decoded(batches, image_size)
+        return map(_stacked, _decoded(batches, decode))
 
     return splits.Split(size, names, labels, shuffled, ordered)
 
@@ -80,6 +87,27 @@ def _listing(builder: tfds.core.DatasetBuilder, split: str) -> tuple[tuple[str, 
     rows = list(_records(builder, split, wanted).as_numpy_iterator())
     labels = np.array([row["label"] for row in rows], np.int32)
     return tuple(row["name"].decode() for row in rows), labels
+
+
+def _shapes(windows: tf.data.Dataset, count: int, sizing: pictures.Sizing) -> list[Shapes]:
+    """The shapes of every example once it is brought to size, read from headers if they differ."""
+    if not (sizing.keep_aspect or sizing.original_mask):
+        return [((sizing.side, sizing.side),) * 2] * count
+    own = (
+        [pictures.size(io.BytesIO(row[name]))[::-1] for name in ("image", "mask")]
+        for _, row in _in_order(windows)
+    )
+    return [pictures.shapes(*shapes, sizing) for shapes in own]
+
+
+def _require_one_shape(split: str, shapes: Sequence[Shapes], needed: int) -> None:
+    different = sorted(set(shapes))
+    if len(different) > 1:
+        raise ValueError(
+            f"the images and masks of {split!r} have {len(different)} shapes, {different[0]} to "
+            f"{different[-1]}, and {needed} bytes, more than the {MEMORY} that are kept; only "
+            "pictures of one shape are streamed: take source 'memory', or bring them to one"
+        )
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str, decoders: Any) -> tf.data.Dataset:
@@ -108,8 +136,10 @@ def _batched(rows: Iterator[Row], batch_size: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _decoded(batches: Iterable[list[Row | None]], image_size: int) -> Iterator[splits.Batch]:
-    """Batches in order, the next ones in work.
+def _decoded(
+    batches: Iterable[list[Row | None]], decode: Callable[[Row | None], splits.Batch]
+) -> Iterator[list[splits.Batch]]:
+    """The decoded examples of every batch in order, the next ones in work.
 
     In threads, not in tf.data: a Python function in an endless tf.data pipeline can keep the
     interpreter from exiting, and Pillow decodes and resizes with the interpreter lock released.
@@ -117,22 +147,23 @@ def _decoded(batches: Iterable[list[Row | None]], image_size: int) -> Iterator[s
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = collections.deque()
         for rows in batches:
-            waiting.append([pool.submit(_example, row, image_size) for row in rows])
+            waiting.append([pool.submit(decode, row) for row in rows])
             if len(waiting) > AHEAD:
-                yield _stacked(waiting.popleft())
+                yield [future.result() for future in waiting.popleft()]
         while waiting:
-            yield _stacked(waiting.popleft())
+            yield [future.result() for future in waiting.popleft()]
 
 
-def _example(row: Row | None, image_size: int) -> splits.Batch:
-    """One decoded example, all zeros for a row of padding."""
+def _example(row: Row | None, *, sizing: pictures.Sizing, shapes: Shapes) -> splits.Batch:
+    """One decoded example; for a row of padding zeros of these `shapes`."""
     if row is None:
-        image = np.zeros((image_size, image_size, 3), np.uint8)
-        picture, label, position = (image, image[..., 0]), 0, 0
+        image, mask = shapes
+        picture = np.zeros((*image, 3), np.uint8), np.zeros(mask, np.uint8)
+        label, position = 0, 0
     else:
         position, encoded = row
         picture = pictures.read(io.BytesIO(encoded["image"]), io.BytesIO(encoded["mask"]))
-        picture, label = pictures.resize(picture, image_size), encoded["label"]
+        picture, label = pictures.resize(picture, sizing), encoded["label"]
     return {
         "image": picture[0],
         "mask": picture[1],
@@ -142,6 +173,5 @@ def _example(row: Row | None, image_size: int) -> splits.Batch:
     }
 
 
-def _stacked(futures: list[concurrent.futures.Future]) -> splits.Batch:
-    examples = [future.result() for future in futures]
+def _stacked(examples: list[splits.Batch]) -> splits.Batch:
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -6,7 +6,7 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 from typing import Any
 
 from wsol_jax import choices
-from wsol_jax.data import glas, memory, splits, synthetic_glands
+from wsol_jax.data import glas, memory, pictures, splits, synthetic_glands
 
 DATASETS = {"glas": glas, "synthetic_glands": synthetic_glands}
 SOURCES = ("memory", "tfds")
@@ -16,16 +16,17 @@ def open_split(
     name: str,
     split: str,
     *,
-    image_size: int,
+    sizing: pictures.Sizing,
     source: str = "memory",
     window: int = splits.WINDOW,
     **options: Any,
 ) -> splits.Split:
-    """A split whose images have `image_size` x `image_size` pixels.
+    """A split whose pictures are brought to the size of `sizing`.
 
     Args:
       source: "memory" reads the files now and keeps the pictures; "tfds" has tensorflow-datasets
-        prepare the set on first use, and streams splits that are too large to keep.
+        prepare the set on first use, and streams splits that are too large to keep, whose
+        pictures then must have one shape.
       window: examples that are shuffled together.
       options: of the data set, `fold` and `folder` for glas; `data_dir` for tfds.
 
@@ -37,7 +38,7 @@ def open_split(
     choices.require("source", source, SOURCES)
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
-        return memory.open_split(examples, image_size=image_size, window=window)
+        return memory.open_split(examples, sizing=sizing, window=window)
     try:
         from wsol_jax.data import builders, pipeline
     except ImportError as error:
@@ -45,4 +46,4 @@ def open_split(
             f"source 'tfds' needs tensorflow-datasets ({error}): install it or take 'memory'"
         ) from error
     builder = builders.prepare(name, **options)
-    return pipeline.open_split(builder, split, image_size=image_size, window=window)
+    return pipeline.open_split(builder, split, sizing=sizing, window=window)

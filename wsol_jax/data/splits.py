@@ -4,7 +4,7 @@ The order is computed here alone, with NumPy, so that every source gives equal b
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, Int32, UInt8
 WINDOW = 8192  # examples that are shuffled together, and held in memory by a streaming source
 
 Batch = dict[str, np.ndarray]
-Picture = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]
+Picture = tuple[UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _"]]  # image and mask, of any size
 Rows = Int[np.ndarray, "b"]
 Hosts = tuple[int, int]
 
@@ -30,16 +30,21 @@ class Split(NamedTuple):
     """A split of a data set, ready to be drawn from in batches.
 
     A batch holds image uint8 (b H W 3), mask uint8 (b H W) with 1 for the object, label int32 (b),
-    index int32 (b), which is the position in `names`, and valid bool (b). Batch sizes count all
-    hosts together; host `hosts[0]` of `hosts[1]` is given its consecutive share of every batch.
+    index int32 (b), which is the position in `names`, and valid bool (b). Masks that keep their
+    own size have another H and W. Batch sizes count all hosts together; host `hosts[0]` of
+    `hosts[1]` is given its consecutive share of every batch, of the shape that all hosts have.
 
     Attributes:
       names, labels: of the examples, in the order of the split.
       shuffled: `(batch_size, *, seed, start=0, hosts=(0, 1))`, endless batches from step `start`.
         Every epoch is a permutation that depends only on seed, epoch, size and window; its last
-        batch is filled up with its own samples in turn, as in the released code.
-      ordered: `(batch_size, *, hosts=(0, 1))`, every example once, in order; the last batch is
-        padded with zeros, `valid` False.
+        batch is filled up with its own samples in turn, as in the released code. Where images
+        differ in shape, all are padded with zeros at the bottom and the right to the largest height
+        and width of the split, and `size` int32 (b 2) is the height and width of each.
+      ordered: `(batch_size, *, hosts=(0, 1))`, every example once. A batch holds images of one
+        shape, unpadded; the shapes come in the order of their first example, the examples of a
+        shape in order, so that one shape is the order of the split, and else `index` says which
+        image a row is. The last batch of a shape is padded with zeros, `valid` False.
     """
 
     size: int
@@ -77,11 +82,22 @@ def shuffled_rows(
         skipped = 0
 
 
-def ordered_rows(size: int, batch_size: int) -> Iterator[tuple[Rows, Bool[np.ndarray, "b"]]]:
-    """Positions of every example once and which rows are valid, the last batch filled with 0."""
-    for first in range(0, size, batch_size):
-        row = np.arange(first, first + batch_size)
-        yield np.where(row < size, row, 0), row < size
+def ordered_rows(
+    shapes: Sequence[Hashable], batch_size: int
+) -> Iterator[tuple[Rows, Bool[np.ndarray, "b"]]]:
+    """Positions of every example once, and which rows of the batch are valid.
+
+    A batch is of one of the `shapes`, which are those of the examples in order; the last batch of
+    a shape is filled with its first example.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for position, shape in enumerate(shapes):
+        alike.setdefault(shape, []).append(position)
+    for positions in alike.values():
+        for first in range(0, len(positions), batch_size):
+            row = np.arange(first, first + batch_size)
+            valid = row < len(positions)
+            yield np.asarray(positions)[np.where(valid, row, 0)], valid
 
 
 def host_rows(batch_size: int, hosts: Hosts) -> slice:
