@@ -1,5 +1,7 @@
 """Import of checkpoints: strict, by name, folded normalisation included."""
 
+import re
+
 import flax.traverse_util
 import golden_cases
 import huggingface_hub
@@ -165,6 +167,29 @@ def folded(variables):
         params,
     )
     return {"params": params, "batch_stats": stats}
+
+
+def test_biases_of_convolutions_are_normalisations_folded_away(variables, folded):
+    """A checkpoint that has no normalisation gives what the identity ones give."""
+    leaves = {
+        **flax.traverse_util.flatten_dict(folded["params"]),
+        **flax.traverse_util.flatten_dict(folded["batch_stats"]),
+    }
+    without = {}
+    for path, value in leaves.items():
+        name = weights.torch_name(("params", *path))
+        if name.endswith(("conv1.weight", "conv2.weight", "conv3.weight", "downsample.0.weight")):
+            without[name] = np.asarray(value).transpose(3, 2, 0, 1)
+        elif name.endswith(".bias"):
+            of = re.sub(r"bn(\d)\.", r"conv\1.", name).replace("downsample.1.", "downsample.0.")
+            without[of] = np.asarray(value)
+    assert not any("bn" in name or "running" in name for name in without)
+    filled = weights.assign(variables, resnet.renamed(without))
+    assert weights.is_folded(filled)
+    expected, found = (SMALL.apply(v, IMAGES[:2])[-1] for v in (folded, filled))
+    np.testing.assert_array_equal(found, expected)
+    again = resnet.renamed(resnet.renamed(without))
+    jax.tree.map(np.testing.assert_array_equal, again, resnet.renamed(without))
 
 
 def test_recalibration_leaves_the_function_alone(variables, folded):

@@ -29,8 +29,8 @@ class Backbone(NamedTuple):
 
 
 BACKBONES = {
-    "resnet18": Backbone(resnet.resnet18, resnet.EXTRA_TENSORS),
-    "resnet50": Backbone(resnet.resnet50, resnet.EXTRA_TENSORS),
+    "resnet18": Backbone(resnet.resnet18, resnet.EXTRA_TENSORS, renamed=resnet.renamed),
+    "resnet50": Backbone(resnet.resnet50, resnet.EXTRA_TENSORS, renamed=resnet.renamed),
     "vgg16": Backbone(vgg.VGG16, vgg.EXTRA_TENSORS, vgg.NEW_TENSORS, vgg.renamed),
     "inception_v3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
     "double_conv": Backbone(double_conv.Pyramid, ()),

@@ -6,16 +6,19 @@ deep stem, the form that the CSAIL scene parsing models (Zhou et al., CVPR 2017)
 """
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from wsol_jax import batch_norm, choices, convolution
 
 WSOL_STRIDES = (1, 2, 1, 1)
 STANDARD_STRIDES = (1, 2, 2, 2)
+_CONVOLUTION_BIAS = re.compile(r"^(layer\d\.\d+\.|)(?:conv(\d)|(downsample\.0))\.bias$")
 EXTRA_TENSORS = ("fc.",)  # the ImageNet classifier of a checkpoint, which no encoder has
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -132,3 +135,24 @@ def resnet18(**keywords) -> ResNet:
 def resnet50(**keywords) -> ResNet:
     """ResNet-50: 23,508,032 parameters; the keywords are those of `ResNet`."""
     return ResNet(**{"blocks": (3, 4, 6, 3), "bottleneck": True, **keywords})
+
+
+def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A checkpoint whose normalisations are gone, folded into biases of the convolutions, as usual.
+
+    Such a bias becomes that of an identity normalisation; any other checkpoint stays as it is.
+    """
+    full = {}
+    for name, value in tensors.items():
+        norm = _CONVOLUTION_BIAS.sub(_norm_of, name)
+        full[norm] = value
+        if norm != name:
+            module, like = norm.removesuffix(".bias"), np.ones_like(value)
+            full |= {f"{module}.weight": like, f"{module}.running_mean": 0 * like}
+            full[f"{module}.running_var"] = like * np.float32(1 - batch_norm.BatchNorm.epsilon)
+    return full
+
+
+def _norm_of(match):
+    block, convolution, _ = match.groups()
+    return f"{block}downsample.1.bias" if convolution is None else f"{block}bn{convolution}.bias"
