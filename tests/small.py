@@ -22,11 +22,13 @@ METHODS = {
     "maxmin": {"normalize": "batch", "background_weight": 0.1},
 }
 WILDCAT = {"name": "wildcat", "modalities": 3, "dropout": 0.1, "background_row": False}
+SHALLOW = (1, 1, 0, 0)  # blocks of an encoder that a step compiles three times
 
 
 def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
     """A method on a ResNet of two stages' width, or on a transformer of four blocks."""
-    encoder = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8, axis_name=axis)
+    blocks = SHALLOW if name == "maxmin" else (1, 1, 1, 1)
+    encoder = resnet.ResNet(blocks, bottleneck=True, width=8, axis_name=axis)
     head = heads.build("wgap", 2)
     if name == "sat":
         encoder = vit.ViT(width=16, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
@@ -104,7 +106,7 @@ def small_config(method_name: str = "pixelcam"):
     if method_name == "unet":
         config.head = None
     if method_name == "maxmin":
-        config.head = WILDCAT
+        config.head, config.backbone.blocks = WILDCAT, SHALLOW
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
     return config

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
 from wsol_jax import losses
@@ -131,3 +132,36 @@ def test_the_log_barrier_and_its_slope_are_continuous(t):
     assert slopes[0] == pytest.approx(float(slopes[1]), rel=1e-3)
     assert losses.log_barrier(jnp.array(-1.0), t) == 0
     assert np.isfinite(losses.log_barrier(jnp.array(3.0), t))
+
+
+def test_the_barrier_grows_steeper_up_to_a_limit():
+    found = [float(losses.sharpened(epoch, 5.0, 1.01, 10.0)) for epoch in (0, 1, 69, 70, 400)]
+    assert found == pytest.approx([5.0, 5.05, 5 * 1.01**69, 10.0, 10.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_uncertainty_is_greatest_where_all_classes_are_alike(classes):
+    """EEM is KL(p || uniform) - log2 k and SEM is KL(uniform || p) + log2 k, by SciPy."""
+    logits = 3 * jax.random.normal(jax.random.key(0), (40, classes))
+    p, uniform = np.asarray(jax.nn.softmax(logits), np.float64), np.full(classes, 1 / classes)
+    alike = jnp.zeros((1, classes))
+    for function, divergences, constant in [
+        (losses.eem, [entropy(row, uniform, base=2) for row in p], -np.log2(classes)),
+        (losses.sem, [entropy(uniform, row, base=2) for row in p], np.log2(classes)),
+    ]:
+        found = function(logits)
+        np.testing.assert_allclose(found, np.add(divergences, constant), atol=2e-5)
+        least = function(alike)
+        assert (found > least).all()
+        np.testing.assert_allclose(least, constant, rtol=1e-6)
+        slope = jax.grad(lambda x, function=function: function(x).sum())(alike)
+        np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [losses.eem, losses.sem])
+def test_uncertainty_is_finite_where_one_class_is_certain(function):
+    logits = jnp.array([[1e4, -1e4], [0.0, 300.0]])
+    values, slopes = function(logits), jax.grad(lambda x: function(x).sum())(logits)
+    assert np.isfinite(values).all()
+    assert np.isfinite(slopes).all()
+    assert function(logits.astype(jnp.bfloat16)).dtype == jnp.float32

@@ -27,6 +27,9 @@ class MaxMin(nn.Module):
     M+ = `mask(M)`; s+ and s- are the classifier's scores of X M+ and X M-, shrunk by `scale`. In
     training the batch statistics move three times: with the image, with X M+, with X M-. The
     variable "sigma" among them is that of the last step, so that a checkpoint has it.
+
+    Outputs: maps (b h w k), image_logits s, logits s+ and background_logits s- (b k), and mask M+
+    (b H W) in [0, 1], above 1/2 where M is above sigma.
     """
 
     encoder: nn.Module
@@ -134,14 +137,18 @@ def make(
       background_weight: lambda.
       size: whether to have the barriers.
       omega: slope of the mask, sigmoid(omega (M - sigma)).
-      sigma, sigma_step, sigma_max: sigma grows by a step an epoch, up to the maximum. So released;
+      sigma, sigma_step, sigma_max: sigma grows by a step an epoch, up to the maximum, as released;
         the paper keeps 0.15 (sigma_step = 0).
-      t, t_growth, t_max: t of the barriers likewise, times `t_growth`; the paper has 10, 1.1 and 30
-        on CAMELYON16.
+      t, t_growth, t_max: t of the barriers grows by a factor an epoch, up to the maximum; on
+        CAMELYON16 the paper has 10, 1.1 and 30.
       scale: of the masked images' sides, rounded down.
-      normalize: M takes its minimum and maximum from each "image", or, in training, from the whole
-        "batch", over all devices. So released, in batches of 4, for training; it maps one by one.
+      normalize: M is stretched to [0, 1] by the extremes of each "image" (the paper), or, as
+        released, in training by those of the "batch" over all devices. Maps are always by image.
       mask_modalities: of the released CAMELYON16 mask head.
+
+    Raises:
+      ValueError: an unknown name, a schedule that begins above its end, or the released objective
+        without WILDCAT.
     """
     choices.require("objective", objective, OBJECTIVES)
     choices.require("background", background, (None, *BACKGROUND))
@@ -154,16 +161,15 @@ def make(
 
     if objective == "camelyon16_released":
         return _released_camelyon16(encoder, head, barrier, omega, mask_modalities)
-    axis_name = getattr(encoder, "axis_name", None)
-    heads_of_both = {"localizer": head, "classifier": head.clone()}
     model = MaxMin(
         encoder,
-        **heads_of_both,
+        head,
+        head.clone(),
         omega=omega,
         first_sigma=sigma,
         scale=scale,
         normalize=normalize,
-        axis_name=axis_name,
+        axis_name=getattr(encoder, "axis_name", None),
     )
 
     def prepare(batch, keys):
