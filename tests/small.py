@@ -106,7 +106,7 @@ def small_config(method_name: str = "pixelcam"):
     if method_name == "unet":
         config.head = None
     if method_name == "maxmin":
-        config.head, config.backbone.blocks = WILDCAT, SHALLOW
+        config.head, config.backbone.blocks, config.metric = WILDCAT, SHALLOW, "dice"
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
     return config

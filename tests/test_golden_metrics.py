@@ -156,3 +156,18 @@ def test_separability(case, name):
     expected = case.spec["results"][name]["J"]
     found = metrics.separability(features, case.arrays[f"{name}/mask"])
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("case", cases("09_maxmin_primitives"), ids=lambda c: c.name)
+def test_f1_of_foreground_and_background(case):
+    """Dice at one half of every image, and its mean."""
+    scores, truth = (case.arrays[f"f1/{name}"] for name in ("pred_maps", "true_masks"))
+    recorded = case.spec["results"]["f1/th0.5"]
+    arrays = (jnp.asarray(scores), jnp.asarray(truth, jnp.uint8), jnp.ones(len(truth), bool))
+    metric = metrics.Dice.from_model_output(*arrays)
+    each = metrics.image_dice(np.asarray(metric.counts))
+    np.testing.assert_allclose(each[:, 1], recorded["F1+_per_image"], atol=1e-6)
+    np.testing.assert_allclose(each[:, 0], recorded["F1-_per_image"], atol=1e-6)
+    summary = metric.summary()
+    assert summary["f1_foreground"] == pytest.approx(100 * recorded["F1+"], abs=1e-4)
+    assert summary["f1_background"] == pytest.approx(100 * recorded["F1-"], abs=1e-4)

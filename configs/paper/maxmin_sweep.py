@@ -20,7 +20,8 @@ def get_config(variant="eem/lambda=1e-5"):
             f"unknown setting {variant!r}; expected REGULARIZER/NAME=VALUE with REGULARIZER in "
             f"{list(maxmin.MAXMIN)} and NAME in {list(SWEPT)}"
         )
-    fixed = {"sigma_step": 0.0} if name == "sigma" else {}
-    keywords = {"background": regularizer, SWEPT[name]: float(value), **fixed}
+    keywords = {"background": regularizer, SWEPT[name]: float(value)}
+    if name == "sigma":
+        keywords |= {"sigma_step": 0.0, "sigma_max": float(value)}
     config = maxmin.maxmin(f"paper/maxmin_sweep/{variant}", "glas", **keywords)
     return maxmin.short(config) if length == "short" else config
