@@ -39,6 +39,7 @@ ROWS = {
 MAXMIN = {
     "maxmin_table1": maxmin.ROWS,
     "maxmin_table2": maxmin.ROWS,
+    "maxmin_table3": ["eem"],
     "maxmin_table4": [
         *("foreground", "foreground+eem", "foreground+sem"),
         *("foreground+eem+size", "foreground+sem+size"),
