@@ -164,6 +164,7 @@ def test_f1_of_foreground_and_background(case):
     scores, truth = (case.arrays[f"f1/{name}"] for name in ("pred_maps", "true_masks"))
     recorded = case.spec["results"]["f1/th0.5"]
     arrays = (jnp.asarray(scores), jnp.asarray(truth, jnp.uint8), jnp.ones(len(truth), bool))
+    arrays += (jnp.zeros(len(truth), int),)
     metric = metrics.Dice.from_model_output(*arrays)
     each = metrics.image_dice(np.asarray(metric.counts))
     np.testing.assert_allclose(each[:, 1], recorded["F1+_per_image"], atol=1e-6)

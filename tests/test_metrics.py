@@ -300,7 +300,8 @@ def dice(scores, truth, valid=None):
     """The metric of one batch."""
     valid = np.ones(len(truth), bool) if valid is None else valid
     scores = jnp.asarray(scores, jnp.float32)
-    return jax.jit(metrics.Dice.from_model_output)(scores, truth, valid)
+    label = np.arange(len(truth)) % 2
+    return jax.jit(metrics.Dice.from_model_output)(scores, truth, valid, label)
 
 
 def test_dice_is_that_of_each_image_averaged():
@@ -324,7 +325,10 @@ def test_dice_is_that_of_each_image_averaged():
     np.testing.assert_allclose([summary["confusion"][n] for n in names], np.multiply(100, cells))
     shares = summary["regions"]["true"], summary["regions"]["predicted"]
     np.testing.assert_allclose(shares[0], 100 * truth.mean((1, 2)), atol=1e-3)
-    np.testing.assert_allclose(shares[1], 100 * (scores >= 0.5).mean((1, 2)), atol=1e-3)
+    found = 100 * (scores >= 0.5).mean((1, 2))
+    np.testing.assert_allclose(shares[1], found, atol=1e-3)
+    for label, share in summary["foreground_share"].items():
+        assert share == pytest.approx(found[int(label) :: 2].mean())
 
 
 def test_dice_of_all_foreground_and_of_the_truth():
@@ -342,8 +346,8 @@ def test_dice_does_not_see_batches_padding_or_unannotated_pixels():
     truth[truth > 1] = metrics.IGNORED
     whole = dice(scores, truth).summary()
     parts = metrics.Dice.empty()
-    for rows in (np.array([0, 1, 2, 2]), np.array([3, 4, 5, 5])):
-        parts = parts.merge(dice(scores[rows], truth[rows], np.array([True] * 3 + [False])))
+    for rows in (np.array([0, 1, 2, 3, 3]), np.array([4, 5, 5, 5, 5])):
+        parts = parts.merge(dice(scores[rows], truth[rows], rows[:1] + np.arange(5) == rows))
     assert parts.summary() == whole
     devices = jax.tree.map(lambda x: np.stack(np.split(np.asarray(x), 2)), dice(scores, truth))
     assert devices.reduce().summary() == whole

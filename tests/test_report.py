@@ -281,3 +281,30 @@ def test_damaged_files_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(content[: len(content) // 2 + 3])
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
         report.write(tmp_path)
+
+
+def test_run_judged_by_dice(tmp_path):
+    """F1+, F1- and error at B-CL beside the row of the max-min paper that the config names."""
+    phases = {"maxmin": ("maxmin", "maxmin")}
+    fabricate(tmp_path, phases=phases)
+
+    def by_dice(metrics):
+        metrics["floors"] = {"all_foreground": 66.01}
+        for checkpoint in metrics["phases"]["maxmin"]["maps"]["maxmin"].values():
+            test = {"accuracy": 97.5, "f1_foreground": 70.04, "f1_background": 65.0}
+            test["confusion"] = {"tp": 71.0, "fn": 29.0, "tn": 72.0, "fp": 28.0}
+            test["foreground_share"] = {"0": 12.5, "1": 50.0}
+            test["regions"] = {"true": [40.0, 60.0], "predicted": [50.0, 55.0]}
+            checkpoint |= {"test": test, "valpx": {"dice": 61.0}}
+
+    change(tmp_path / "metrics.json", by_dice)
+    change(tmp_path / "config.json", lambda c: c.update(metric="dice", published="eem"))
+    page = page_of(tmp_path)
+    assert f"EEM reaches F1+ 70.0, F1{MINUS} 65.0, Class. error 2.5" in page.text
+    assert page.row("B-CL")[1:5] == ["70.0", "65.0", "2.5", "61.0"]
+    assert page.row("published")[1:4] == ["72.1", "69.1", "0.0"]
+    assert page.row(f"B-CL {MINUS} published")[1:4] == [f"{MINUS}2.1", f"{MINUS}4.1", "+2.5"]
+    assert page.row("All foreground")[1] == "66.0"
+    assert page.row("B-CL", 1) == ["71.0", "29.0", "72.0", "28.0", "12.5", "50.0"]
+    assert "Regions of EEM, test images" in page.values("alt")
+    assert "PxAP" not in page.text

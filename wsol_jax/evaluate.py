@@ -117,12 +117,13 @@ def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], S
         truth, valid = batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
         full = {name: to_size(low, truth.shape[1:], metric) for name, low in maps.items()}
+        facts = {"truth": truth, "valid": valid, "label": batch["label"]}
         accuracy = None
         if logits is not None:
             accuracy = metrics.Accuracy.from_model_output(logits, batch["label"], valid)
         return Scores(
             accuracy,
-            {name: judge.from_model_output(m, truth, valid) for name, m in full.items()},
+            {name: judge.from_model_output(m, **facts) for name, m in full.items()},
         )
 
     return count

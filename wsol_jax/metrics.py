@@ -119,16 +119,19 @@ class Dice(_Counts):
       counts: pixels of every image by truth and prediction (n 2 2), 0 background and 1 foreground;
         all zero for rows that only fill a batch.
       pixels: their annotated pixels (n), which `counts` must add up to.
+      labels: classes of the images (n).
     """
 
     name = "dice"
     counts: Any
     pixels: Any
+    labels: Any
 
     @classmethod
     def empty(cls) -> "Dice":
         """The counts of no image."""
-        return cls(counts=np.zeros((0, 2, 2), np.int64), pixels=np.zeros(0, np.int64))
+        none = np.zeros(0, np.int64)
+        return cls(counts=np.zeros((0, 2, 2), np.int64), pixels=none, labels=none)
 
     @classmethod
     def from_model_output(
@@ -136,9 +139,10 @@ class Dice(_Counts):
         scores: Float[Array, "b H W"],
         truth: UInt8[Array, "b H W"],
         valid: Bool[Array, "b"],
+        label: Integer[Array, "b"],
         **_: Any,
     ) -> "Dice":
-        """The counts of one batch; the arguments are those of `pixel_counts`."""
+        """The counts of one batch; the arguments are those of `pixel_counts`, and the classes."""
         annotated = (truth != IGNORED) & valid[:, None, None]
         counted = annotated & (truth <= 1) & (scores >= 0) & (scores <= 1)  # False for NaN
         predicted = scores >= BOUNDARY
@@ -148,7 +152,8 @@ class Dice(_Counts):
             for found in (0, 1)
         ]
         counts = jnp.stack([jnp.sum(c, axis=(1, 2), dtype=jnp.int32) for c in cells], axis=-1)
-        return cls(counts.reshape(-1, 2, 2), jnp.sum(annotated, axis=(1, 2), dtype=jnp.int32))
+        pixels = jnp.sum(annotated, axis=(1, 2), dtype=jnp.int32)
+        return cls(counts.reshape(-1, 2, 2), pixels, label.astype(jnp.int32))
 
     def merge(self, other: "Dice") -> "Dice":
         """The images of both; ValueError where a score or a truth could not be counted."""
@@ -177,33 +182,39 @@ class Dice(_Counts):
         """The numbers of a split, in percent.
 
         The confusion matrix pools all pixels and divides each row, one true class, by its sum.
-        `regions` has the share of every image that is foreground, true and predicted.
+        `regions` has the share of every image that is foreground, true and predicted, and
+        `foreground_share` the mean of the predicted one over the images of each class.
         """
         background, foreground = self._f1()
-        counts = self._images()
+        counts, labels = self._images()
         pooled = counts.sum(axis=0)
         (tn, fp), (fn, tp) = 100 * _ratio(pooled, pooled.sum(axis=1, keepdims=True))
         share = 100 / counts.sum(axis=(1, 2))
+        predicted = share * counts[:, :, 1].sum(axis=-1)
         return {
             "dice": self.compute(),
             "threshold": threshold,
             "f1_foreground": float(foreground),
             "f1_background": float(background),
             "confusion": {"tp": float(tp), "fn": float(fn), "tn": float(tn), "fp": float(fp)},
+            "foreground_share": {
+                str(label): float(predicted[labels == label].mean()) for label in np.unique(labels)
+            },
             "regions": {
                 "true": (share * counts[:, 1].sum(axis=-1)).round(3).tolist(),
-                "predicted": (share * counts[:, :, 1].sum(axis=-1)).round(3).tolist(),
+                "predicted": predicted.round(3).tolist(),
             },
         }
 
-    def _images(self) -> Int[np.ndarray, "n 2 2"]:
-        """The counts of the images, without the rows that only fill a batch."""
+    def _images(self) -> tuple[Int[np.ndarray, "n 2 2"], Int[np.ndarray, "n"]]:
+        """Counts and labels of the images, without the rows that only fill a batch."""
         checked = self.merge(self.empty())
-        return checked.counts[checked.pixels > 0]
+        filled = checked.pixels > 0
+        return checked.counts[filled], checked.labels[filled]
 
     def _f1(self) -> Float[np.ndarray, "2"]:
         """F1- and F1+ in percent; NaN where no image has such pixels."""
-        scores = image_dice(self._images())
+        scores = image_dice(self._images()[0])
         known = np.isfinite(scores)
         return 100 * _ratio(np.where(known, scores, 0).sum(axis=0), known.sum(axis=0))
 

@@ -139,6 +139,7 @@ def contents(run: Run) -> dict[str, Any]:
         "headline": _headline(kinds, metric),
         "metric": metric,
         "scores": SCORES[metric],
+        "classes": CLASSES.get(data.get("name"), ()),
         "validation": VALIDATION[metric],
         "sources": [table.source for table in published.tables(_backbone(run.config))],
         "missing": _missing(run),
