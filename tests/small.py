@@ -22,13 +22,12 @@ METHODS = {
     "maxmin": {"normalize": "batch", "background_weight": 0.1},
 }
 WILDCAT = {"name": "wildcat", "modalities": 3, "dropout": 0.1, "background_row": False}
-SHALLOW = (1, 1, 0, 0)  # blocks of an encoder that a step compiles three times
+SHALLOW = (1, 1, 0, 0)  # blocks of a ResNet: its last two layers are the second one's features
 
 
 def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
     """A method on a ResNet of two stages' width, or on a transformer of four blocks."""
-    blocks = SHALLOW if name == "maxmin" else (1, 1, 1, 1)
-    encoder = resnet.ResNet(blocks, bottleneck=True, width=8, axis_name=axis)
+    encoder = resnet.ResNet(SHALLOW, bottleneck=True, width=8, axis_name=axis)
     head = heads.build("wgap", 2)
     if name == "sat":
         encoder = vit.ViT(width=16, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
@@ -96,7 +95,7 @@ def small_config(method_name: str = "pixelcam"):
     config = common.base("small")
     config.data = {"name": "squares"}
     config.resize, config.image_size = RAW, SIZE
-    config.backbone = {"name": "resnet18", "width": 8, "blocks": (1, 1, 1, 1)}
+    config.backbone = {"name": "resnet18", "width": 8, "blocks": SHALLOW}
     config.weights.source = ""
     config.method = {"name": method_name, **METHODS[method_name]}
     if method_name == "sat":
@@ -106,7 +105,7 @@ def small_config(method_name: str = "pixelcam"):
     if method_name == "unet":
         config.head = None
     if method_name == "maxmin":
-        config.head, config.backbone.blocks, config.metric = WILDCAT, SHALLOW, "dice"
+        config.head, config.metric = WILDCAT, "dice"
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8
     return config

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import initialize, shapes, transform
+from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
 from wsol_jax import experiment, published, train
@@ -19,8 +19,8 @@ BLOCKS = ("common", "maxmin")  # what configs are made of
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem not in BLOCKS)
 PARAMETERS = {"layercam_glas": 23_514_179, "pixelcam_glas": 23_518_277}
 NARROW = {  # the tables' encoders, small enough to train a step of each row
-    "resnet18": {"width": 8, "blocks": (1, 1, 1, 1)},
-    "resnet50": {"width": 8, "blocks": (1, 1, 1, 1)},
+    "resnet18": {"width": 8, "blocks": SHALLOW},
+    "resnet50": {"width": 8, "blocks": SHALLOW},
     "double_conv": {"widths": (4, 8, 8)},
     "vgg16": {"width": 8},
     "inception_v3": {"width": 8},
