@@ -179,13 +179,14 @@ def describe(runs: list[dict]) -> str:
     total = sum(start.get("seconds", 0.0) for start in starts)
     commits = sorted({start["commit"] for start in starts})
     notes = sorted({note for run in runs for note in run["record"]["notes"]})
+    weights = sorted({json.dumps(run["record"]["weights"]) for run in runs})
     return "\n".join(
         [
             f"# {runs[0]['data']['name']}, fold {runs[0]['data'].get('fold')}",
             "",
             f"Commit {', '.join(commits)}; {record['device']}, {record['processor']}; jax "
             f"{record['versions']['jax']}; {total / 3600:.1f} hours in all; weights: "
-            f"{json.dumps(record['weights'])}.",
+            f"{'; '.join(weights)}.",
             *[f"Reduced: {note}." for note in notes],
             EXPLAINED[metric(runs)],
         ]
