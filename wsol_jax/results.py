@@ -84,15 +84,16 @@ def _phase_results(config, data, phase, shown):
     Those are of the checkpoint that the papers report.
     """
     best = selection.Best(phase.folder)
-    evaluator = evaluate.Evaluator(phase.method, config.evaluation_batch_size, config.metric)
     names = best.maps()
     reported = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
     numbers = {name: {} for name in names}
     drawn = {}
     for step in sorted(set(wanted.values())):
-        variables = evaluator.place(best.variables(step, phase.start))
-        scores = {s: evaluator.scores(variables, getattr(data, s)) for s in SPLITS[config.metric]}
+        variables = phase.evaluator.place(best.variables(step, phase.start))
+        scores = {
+            s: phase.evaluator.scores(variables, getattr(data, s)) for s in SPLITS[config.metric]
+        }
         for (criterion, name), at in wanted.items():
             if at == step:
                 numbers[name][criterion] = {
@@ -101,7 +102,7 @@ def _phase_results(config, data, phase, shown):
                     **_summary(scores, name),
                 }
                 if criterion == reported:
-                    maps = evaluator.maps(variables, shown)[name]
+                    maps = phase.evaluator.maps(variables, shown)[name]
                     size = (config.image_size, config.image_size)
                     full = [
                         evaluate.to_size(jnp.asarray(low)[None], size, config.metric)[0]

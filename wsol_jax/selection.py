@@ -48,20 +48,17 @@ class Validation:
 
     def __init__(self, phase: Any, config: Any, data: experiment.Data):
         self._phase, self._data = phase, data
-        self._evaluator = evaluate.Evaluator(
-            phase.method, config.evaluation_batch_size, config.metric
-        )
         self._metric = config.metric
         self._board = logbook.Board(phase.folder)
         self._began = time.monotonic()
 
     def judge(self, state: Any, memory: Memory, epoch: int) -> bool:
         """Adds a row to the memory's history; True if the state is the best by some criterion."""
-        variables = self._evaluator.place(
+        variables = self._phase.evaluator.place(
             {"params": state.params, "batch_stats": state.batch_stats}
         )
-        classified = self._evaluator.scores(variables, self._data.valcl)
-        localized = self._evaluator.scores(variables, self._data.valpx)
+        classified = self._phase.evaluator.scores(variables, self._data.valcl)
+        localized = self._phase.evaluator.scores(variables, self._data.valpx)
         accuracy = evaluate.accuracy(classified)
         values = {} if accuracy is None else {"b_cl": accuracy}
         values |= {f"b_loc/{name}": maps.compute() for name, maps in localized.maps.items()}
@@ -102,7 +99,7 @@ class Validation:
         return f"valpx/{self._metric}/{criterion.removeprefix('b_loc/')}"
 
     def _overlays(self, variables):
-        maps = self._evaluator.maps(variables, self._data.valpx)
+        maps = self._phase.evaluator.maps(variables, self._data.valpx)
         batch = next(self._data.valpx.ordered(min(OVERLAYS, self._data.valpx.size)))
         valid, shape = batch["valid"], batch["image"].shape[1:3]  # masks may have another
         images, truth = batch["image"][valid], jax.numpy.asarray(batch["mask"][valid])

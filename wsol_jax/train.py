@@ -51,6 +51,7 @@ class Phase(NamedTuple):
 
     Attributes:
       start: variables to begin with, on the host.
+      evaluator: of the method, so that validation and test compile it once.
       cams: maps (n h w) of the training images, for methods that learn from them.
     """
 
@@ -61,6 +62,7 @@ class Phase(NamedTuple):
     epochs: int
     batch_size: int
     optimizer: dict[str, Any]
+    evaluator: evaluate.Evaluator
     cams: np.ndarray | None = None
 
 
@@ -221,6 +223,7 @@ def _phase(config, section, folder, start, engine, **keywords):
         epochs=section.epochs,
         batch_size=section.batch_size,
         optimizer=experiment.keywords(section.optimizer),
+        evaluator=evaluate.Evaluator(method, config.evaluation_batch_size, config.metric),
         **keywords,
     )
 
@@ -250,8 +253,8 @@ def _second_phase(config, workdir, data, engine, baseline):
     maps = pseudo_labels.load(workdir / "cams.npz", origin)
     if maps is None:
         logging.info("CAMs of the training images: %s, step %d", name, step)
-        evaluator = evaluate.Evaluator(baseline.method, config.evaluation_batch_size)
-        maps = pseudo_labels.cams(evaluator, best.variables(step, baseline.start), data.seen, name)
+        variables = best.variables(step, baseline.start)
+        maps = pseudo_labels.cams(baseline.evaluator, variables, data.seen, name)
         pseudo_labels.save(workdir / "cams.npz", maps, origin)
     start = best.variables(best.step(section.weights_checkpoint, name), baseline.start)
     return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
