@@ -1,6 +1,7 @@
 """Array shapes in signatures are checked throughout the tests; they cost nothing in training."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # compiled once for all tests
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wsol_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+gc.set_threshold(100_000, 50, 50)  # tracing makes objects by the million, hardly any in cycles
 install_import_hook("wsol_jax", "checks.typechecker").__enter__()
 
 LONGEST = ("golden_methods", "train", "configs", "parallel", "main", "golden_training", "notebook")
