@@ -148,17 +148,18 @@ def split_of(arrays: dict[str, np.ndarray], size: int) -> splits.Split:
     cut["index"] = np.arange(count, dtype=np.int32)
 
     def shuffled(batch_size, *, seed, start=0, hosts=(0, 1)):
-        del hosts
+        own = splits.host_rows(batch_size, hosts)
         for step in itertools.count(start):
             epoch, within = divmod(step, -(-count // batch_size))
             order = np.random.default_rng((seed, epoch)).permutation(count)
             rows = np.resize(order[within * batch_size : (within + 1) * batch_size], batch_size)
-            yield {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
+            batch = {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
+            yield {k: v[own] for k, v in batch.items()}
 
     def ordered(batch_size, *, hosts=(0, 1)):
-        del hosts
+        own = splits.host_rows(batch_size, hosts)
         for first in range(0, count, batch_size):
-            rows = np.arange(first, first + batch_size)
+            rows = np.arange(first, first + batch_size)[own]
             batch = {k: v[np.minimum(rows, count - 1)] for k, v in cut.items()}
             yield batch | {"valid": rows < count}
 
