@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import common
 from wsol_jax import cpu, experiment, heads, method, optimizer, train
-from wsol_jax.backbones import resnet, vit
+from wsol_jax.backbones import double_conv, resnet, vit
 from wsol_jax.data import splits
 
 BATCH, RAW, SIZE = 16, 40, 32
@@ -36,6 +36,12 @@ def small_method(name: str, axis: str | None = None, **keywords) -> method.Metho
     if name == "maxmin":
         head = heads.build(num_classes=2, **WILDCAT)
     return method.build(name, encoder, head, **{**METHODS[name], **keywords})
+
+
+def tiny_method(name: str, axis: str | None = None, **keywords) -> method.Method:
+    """A method on an encoder of four convolutions."""
+    encoder = double_conv.Pyramid((4, 8), axis_name=axis)
+    return method.build(name, encoder, heads.build("wgap", 2), **keywords)
 
 
 def transform(built: method.Method | None = None):
@@ -115,6 +121,16 @@ def small_config(method_name: str = "pixelcam"):
 def two_phases(method_name: str = "pixelcam"):
     """The same with a baseline before it."""
     return common.with_baseline(small_config(method_name), "layer_cam")
+
+
+def tiny_phases():
+    """Two phases of an encoder of four convolutions, judged by Dice: what compiles in seconds."""
+    config = small_config()
+    config.backbone = {"name": "double_conv", "widths": (4, 8)}
+    config.method, config.metric = {"name": "pixelcam"}, "dice"
+    common.with_baseline(config, "cam")
+    config.baseline.method.readouts = ("cam",)
+    return config
 
 
 def small_data(config=None) -> experiment.Data:
