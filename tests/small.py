@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import common
 from wsol_jax import cpu, experiment, heads, method, optimizer, train
-from wsol_jax.backbones import resnet, vit
+from wsol_jax.backbones import double_conv, resnet, vit
 from wsol_jax.data import splits
 
 BATCH, RAW, SIZE = 16, 40, 32
@@ -35,6 +35,12 @@ def small_method(name: str, axis: str | None = None, **keywords) -> method.Metho
     if name == "maxmin":
         head = heads.build(num_classes=2, **WILDCAT)
     return method.build(name, encoder, head, **{**METHODS[name], **keywords})
+
+
+def tiny_method(name: str, axis: str | None = None, **keywords) -> method.Method:
+    """A method on an encoder of four convolutions."""
+    encoder = double_conv.Pyramid((4, 8), axis_name=axis)
+    return method.build(name, encoder, heads.build("wgap", 2), **keywords)
 
 
 def transform(built: method.Method | None = None):
@@ -116,6 +122,16 @@ def two_phases(method_name: str = "pixelcam"):
     return common.with_baseline(small_config(method_name), "layer_cam")
 
 
+def tiny_phases():
+    """Two phases of an encoder of four convolutions, judged by Dice: what compiles in seconds."""
+    config = small_config()
+    config.backbone = {"name": "double_conv", "widths": (4, 8)}
+    config.method, config.metric = {"name": "pixelcam"}, "dice"
+    common.with_baseline(config, "cam")
+    config.baseline.method.readouts = ("cam",)
+    return config
+
+
 def small_data(config=None) -> experiment.Data:
     """Splits of noise with a bright square as the object; its colour is the class."""
     del config
@@ -147,17 +163,18 @@ def split_of(arrays: dict[str, np.ndarray], size: int) -> splits.Split:
     cut["index"] = np.arange(count, dtype=np.int32)
 
     def shuffled(batch_size, *, seed, start=0, hosts=(0, 1)):
-        del hosts
+        own = splits.host_rows(batch_size, hosts)
         for step in itertools.count(start):
             epoch, within = divmod(step, -(-count // batch_size))
             order = np.random.default_rng((seed, epoch)).permutation(count)
             rows = np.resize(order[within * batch_size : (within + 1) * batch_size], batch_size)
-            yield {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
+            batch = {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
+            yield {k: v[own] for k, v in batch.items()}
 
     def ordered(batch_size, *, hosts=(0, 1)):
-        del hosts
+        own = splits.host_rows(batch_size, hosts)
         for first in range(0, count, batch_size):
-            rows = np.arange(first, first + batch_size)
+            rows = np.arange(first, first + batch_size)[own]
             batch = {k: v[np.minimum(rows, count - 1)] for k, v in cut.items()}
             yield batch | {"valid": rows < count}
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"decoder"},
     {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
-    {"batch_norm", "choices", "cpu", "ops", "convolution"},
+    {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

@@ -79,6 +79,8 @@ def test_a_run_knows_its_config(trained, tmp_path):
         ([], "pass --config=configs/NAME.py, or --workdir=FOLDER"),
         (["--workdir=/nonexistent"], "/nonexistent is not a run"),
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
+        (["--mode=predict", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
+        (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
         (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
         (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),

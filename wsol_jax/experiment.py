@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import augment, choices, cpu, heads, logbook, method
+from wsol_jax import augment, choices, cpu, heads, logbook, method, parallel
 from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
 from wsol_jax.data import pictures, sources, splits
 from wsol_jax.run_files import at
@@ -156,10 +156,11 @@ def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, An
 
 
 def claim(workdir: pathlib.Path, config: Any) -> None:
-    """Makes the folder of a run and writes its config there.
+    """Makes the folder of a run and writes its config there, where all processes must find it.
 
     Raises:
       FileExistsError: the folder holds a run of another config; says what differs.
+      FileNotFoundError: the processes do not share the folder, or the config.
     """
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.is_file():
@@ -169,8 +170,17 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
                 f"{workdir} holds a run of another config (other: {', '.join(differing)}); "
                 "pass another --workdir, or remove the folder"
             )
+    parallel.gather(True)  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
     logbook.write_json(path, resolved)
+    parallel.gather(True)  # it is written before all look again
+    found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
+    without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
+    if without:
+        raise FileNotFoundError(
+            f"processes {without} do not find their config in {path}, where process 0 wrote its "
+            "own: start all with the same arguments, and a --workdir on a disk that they share"
+        )
 
 
 def check_shared(workdir: pathlib.Path, config: Any) -> None:

@@ -15,6 +15,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -59,11 +60,15 @@ class Progress:
 
 
 class Board:
-    """TensorBoard scalars and images under `folder`, or nothing where it cannot be had."""
+    """TensorBoard scalars and images under `folder`, or nothing where it cannot be had.
+
+    Of several processes the first one writes.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self._writer = None
-        if importlib.util.find_spec("clu") and importlib.util.find_spec("tensorflow"):
+        packages = all(importlib.util.find_spec(name) for name in ("clu", "tensorflow"))
+        if packages and jax.process_index() == 0:
             from clu import metric_writers
 
             self._writer = metric_writers.SummaryWriter(str(folder))
@@ -138,13 +143,16 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to, which takes the place of `path` once it is written without an error.
 
-    Of several hosts the first one writes; what the others write is dropped.
+    Of several processes the first one writes; what the others write is dropped.
     """
-    scratch = path.with_name(f".{path.name}.{jax.process_index()}.part")
+    if jax.process_index() > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder) / path.name
+        return
+    scratch = path.with_name(f".{path.name}.part")
     try:
         yield scratch
-        if jax.process_index() == 0:
-            os.replace(scratch, path)
+        os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""One training step on many devices: the engines `jit` and `pmap`.
+"""One training step on many devices, of one or several processes: the engines `jit` and `pmap`.
 
 Both split the batch along "data" and replicate the state, and both compute what one device would:
 ratios are sums over sums, batch statistics and gradients those of the global batch, and every
@@ -6,13 +6,16 @@ image draws from its own key. `jit` leaves the communication to the compiler; in
 the step asks for it by the axis name.
 """
 
-from collections.abc import Callable
+import collections
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from wsol_jax import choices, cpu
@@ -43,12 +46,12 @@ def engine(name: str, devices: list[jax.Device] | None = None) -> Engine:
     """The engine `jit` (default everywhere) or `pmap`, on `devices` (default: all)."""
     engines = {"jit": _jit, "pmap": _pmap}
     choices.require("parallel engine", name, engines)
-    return engines[name](devices or jax.devices())
+    return engines[name](_in_order(devices or jax.devices()))
 
 
 def compile_evaluation(function: Callable) -> Callable:
     """(variables, batch) -> result on every device, for batches that the engine `jit` feeds."""
-    rows, everywhere = _shardings(jax.devices())
+    rows, everywhere = _shardings(_in_order(jax.devices()))
     return jax.jit(
         function,
         in_shardings=(everywhere, rows),
@@ -78,11 +81,28 @@ def check_batch(batch_size: int) -> None:
         )
 
 
+def gather(value: bool) -> list[bool]:
+    """What every process of the run says, in their order; waits until all have."""
+    if jax.process_count() == 1:
+        return [value]
+    rows, replicate = _gathering()
+    own = np.full(jax.local_device_count(), value)
+    values = jax.device_get(replicate(_placed(own, rows)))
+    return values[:: jax.local_device_count()].tolist()
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """Process 0 goes through the block before all others do."""
+    if jax.process_index() > 0:
+        gather(True)
+    yield
+    if jax.process_index() == 0:
+        gather(True)
+
+
 def _jit(devices):
     rows, everywhere = _shardings(devices)
-
-    def feed(batch):
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
 
     return Engine(
         axis=None,
@@ -93,8 +113,8 @@ def _jit(devices):
             donate_argnums=0,
             compiler_options=cpu.compiler_options(),
         ),
-        place=lambda state: jax.device_put(state, everywhere),
-        feed=feed,
+        place=functools.partial(_placed, sharding=everywhere),
+        feed=functools.partial(_placed, sharding=rows),
         fetch=jax.device_get,
     )
 
@@ -122,7 +142,29 @@ def _pmap(devices):
     )
 
 
+def _in_order(devices):
+    """The devices by process, whose rows of a batch are consecutive; ValueError if uneven."""
+    counts = collections.Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"the processes have {[counts[i] for i in sorted(counts)]} devices; expected as many "
+            "for each, since they share every batch equally"
+        )
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def _shardings(devices):
-    """Rows split over `devices`, and a copy on each of them."""
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    """Rows split over `devices`, in their order, and a copy on each of them."""
+    mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+
+def _placed(tree, sharding):
+    """Arrays on all devices, from what each process has of them."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+
+@functools.cache
+def _gathering():
+    rows, everywhere = _shardings(_in_order(jax.devices()))
+    return rows, jax.jit(lambda x: x, in_shardings=rows, out_shardings=everywhere)

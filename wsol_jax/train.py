@@ -112,7 +112,7 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
 
     Raises:
       FloatingPointError: a loss is not finite; names the step and the last good checkpoint.
-      SystemExit: with code 0 after SIGTERM, once the state is saved.
+      SystemExit: with code 0 after SIGTERM to any process, once the state is saved.
     """
     per_epoch = math.ceil(data.train.size / phase.batch_size)
     last = phase.epochs * per_epoch
@@ -138,16 +138,16 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
-            at_end = done % per_epoch == 0
-            if not (at_end or termination.asked):
+            at_end, stop = done % per_epoch == 0, any(parallel.gather(termination.asked))
+            if not (at_end or stop):
                 continue
-            held, due = engine.fetch(state), termination.asked or done == last
+            held, due = engine.fetch(state), stop or done == last
             if at_end:
                 due |= validation.judge(held, memory, epoch=done // per_epoch)
-            if due or time.monotonic() - saved > SAVE_SECONDS:
+            if any(parallel.gather(due or time.monotonic() - saved > SAVE_SECONDS)):
                 checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
                 saved = time.monotonic()
-            if termination.asked:
+            if stop:
                 logging.warning("SIGTERM: saved step %d; the same command goes on from here", done)
                 raise SystemExit(0)
     validation.close()
@@ -251,7 +251,7 @@ def _second_phase(config, workdir, data, engine, baseline):
     step = best.step(section.cam_checkpoint, name)
     origin = {"map": name, "step": step, "phase": str(baseline.folder), "images": data.seen.size}
     maps = pseudo_labels.load(workdir / "cams.npz", origin)
-    if maps is None:
+    if any(parallel.gather(maps is None)):  # all processes make them, or none
         logging.info("CAMs of the training images: %s, step %d", name, step)
         variables = best.variables(step, baseline.start)
         maps = pseudo_labels.cams(baseline.evaluator, variables, data.seen, name)

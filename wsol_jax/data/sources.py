@@ -5,7 +5,7 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 
 from typing import Any
 
-from wsol_jax import choices
+from wsol_jax import choices, parallel
 from wsol_jax.data import glas, memory, pictures, splits, synthetic_glands
 
 DATASETS = {"glas": glas, "synthetic_glands": synthetic_glands}
@@ -45,5 +45,6 @@ def open_split(
         raise ImportError(
             f"source 'tfds' needs tensorflow-datasets ({error}): install it or take 'memory'"
         ) from error
-    builder = builders.prepare(name, **options)
+    with parallel.first_process_first():  # two at once would fail at renaming the same folder
+        builder = builders.prepare(name, **options)
     return pipeline.open_split(builder, split, sizing=sizing, window=window)
