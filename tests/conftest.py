@@ -25,7 +25,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 gc.set_threshold(100_000, 50, 50)  # tracing makes objects by the million, hardly any in cycles
 install_import_hook("wsol_jax", "checks.typechecker").__enter__()
 
-LONGEST = ("golden_methods", "train", "configs", "parallel", "main", "golden_training", "notebook")
+LONGEST = (
+    "golden_methods",
+    "train",
+    "configs",
+    "parallel",
+    "main",
+    "golden_training",
+    "notebook",
+    "distributed",
+)
 
 
 def pytest_collection_modifyitems(items):
