@@ -26,6 +26,7 @@ ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},
     "orbax": {"checkpoint"},
+    "apache_beam": {"slides"},
     "openslide": {"slides"},
     "flax": FLAX,
     "clu": {"metrics", "logbook"},
