@@ -7,6 +7,7 @@ import pathlib
 import runpy
 import signal
 import sys
+import time
 
 import numpy as np
 import processes
@@ -94,6 +95,43 @@ def test_two_workers_give_the_same_bytes_even_when_one_was_killed(
     assert not (tmp_path / "shards" / "b.zip").exists()
     assert again() == ()
     assert files(tmp_path) == files(finished)
+
+
+def wait_in(source, *, output, **options):
+    """Says which process it is in and works on without end."""
+    (output / f"{source.name}.pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+WAITING = """
+import sys
+import test_slides_prepare as tests
+if __name__ == "__main__":
+    tests.prepare.cut = tests.wait_in
+    tests.prepare.prepare(sys.argv[1], sys.argv[2], workers=2, **tests.OPTIONS)
+"""
+
+
+def test_workers_end_with_a_killed_run(slides, tmp_path):
+    process = processes.start(WAITING, slides, tmp_path)
+    while not (found := [f for f in tmp_path.glob("*.pid") if f.read_text()]):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and is_alive(int(found[0].read_text())):
+        time.sleep(0.02)
+    assert not is_alive(int(found[0].read_text()))
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = pathlib.Path(f"/proc/{pid}/stat")  # one that ended may wait to be collected
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 KILLED = """

@@ -19,7 +19,9 @@ import inspect
 import json
 import logging
 import multiprocessing
+import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -226,7 +228,9 @@ def _local(workers: int) -> Callable[[Job, Sequence[patches.Source]], None]:
             return
         # Not forked: libraries that were imported may have threads by now.
         processes = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=processes) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=processes, initializer=_end_with_parent
+        ) as pool:
             try:
                 _count(pool.map(job, sources), sources)
             except concurrent.futures.process.BrokenProcessPool:
@@ -234,6 +238,16 @@ def _local(workers: int) -> Callable[[Job, Sequence[patches.Source]], None]:
                 logging.error("a worker was killed, for want of memory perhaps; take fewer workers")
 
     return run
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed, lest it interfere with the run that goes on."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _count(done: Iterable[None], sources: Sequence[patches.Source]) -> None:
