@@ -1,6 +1,8 @@
 """Patches of drawn slides: the published ones where they lie, new ones by the protocol's rules."""
 
 import collections
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -210,3 +212,22 @@ def test_what_cannot_be_cut(tumor, published, tmp_path):
     file = slide_factory.write_json(tmp_path / "a.json", [hole])
     with pytest.raises(ValueError, match=r"a\.json outlines no tumor; if a is a normal slide"):
         next(patches.sample(tumor._replace(annotation=file)))
+
+
+@pytest.mark.skipif("WSOL_CAMELYON16" not in os.environ, reason="WSOL_CAMELYON16 names no folder")
+@pytest.mark.parametrize("name", ["tumor_001", "tumor_002", "tumor_012", "test_048"])
+def test_rows_are_those_of_the_published_patches(name):
+    file = pathlib.Path(os.environ["WSOL_CAMELYON16"]) / "annotations" / f"{name}.json"
+    annotation = annotations.read(file)
+    endless = reader.Slide(file, (10**6, 10**6), None, (1.0,), None)
+    scanned = collections.defaultdict(set)  # where tumor alone would let a row begin, by top
+    for tumor in patches._outermost([region for region in annotation if region.tumor]):
+        for left, y, width in patches._rows(endless, tumor):
+            share = patches._shares(annotations.window(annotation, left, y, width, 512))
+            scanned[y].add(left + int(np.argmax(share >= patches.TUMOR_MIN)))
+    listed = collections.defaultdict(list)
+    for patch, _ in patches.published()[name]:
+        listed[patch.y].append(patch.x)
+    assert listed.keys() <= scanned.keys()
+    begins = [bool(scanned[y] & set(columns)) for y, columns in listed.items()]
+    assert np.mean(begins) > 0.9  # the others begin later, where there is tissue
