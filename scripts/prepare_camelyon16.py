@@ -1,13 +1,13 @@
 """Slides of CAMELYON16, or of your own, into patches with masks and a manifest.
 
-    python scripts/prepare_camelyon16.py --slides slides --annotations annotations \
+    python scripts/prepare_camelyon16.py --slides slides --annotations annotations \\
         --output data/camelyon16_p512 --workers 8
 
 The published patches are cut by default; --mode sample draws new ones from any slides, by the same
 protocol; a slide without annotation then passes for normal, so give those of the test slides, too.
-Stopped or killed, the same command goes on: finished slides are not cut again. The
-status is 0, 1 if any slide failed (OUTPUT/rejected.csv says why), 2 if nothing could begin. Needs
-the extra `slides`; --runner beam needs `beam`, too, and takes flags of Beam after --.
+Killed, the same command goes on: finished slides are not cut again. The status is 0, or 1 if any
+slide failed (OUTPUT/rejected.csv says why), or 2 if nothing could begin. Needs the extra `slides`;
+--runner beam needs `beam`, too, and takes flags of Beam after --.
 """
 
 import argparse
