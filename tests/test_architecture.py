@@ -13,11 +13,11 @@ LAYERS = [
     {"results"},
     {"selection", "pseudo_labels"},
     {"evaluate", "experiment"},
-    {"method", "data", "slides", "checkpoint", "logbook", "visualize", "published", "run_files"},
+    {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
     {"backbones", "heads"},
-    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel"},
+    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -26,6 +26,7 @@ ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},
     "orbax": {"checkpoint"},
+    "apache_beam": {"slides"},
     "openslide": {"slides"},
     "flax": FLAX,
     "clu": {"metrics", "logbook"},

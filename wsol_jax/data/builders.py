@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from wsol_jax import choices
-from wsol_jax.data import glas, splits, synthetic_glands
+from wsol_jax.data import camelyon16, glas, splits, synthetic_glands
+from wsol_jax.slides import published_patches
 
 
 class Glas(tfds.core.GeneratorBasedBuilder):
@@ -31,6 +32,31 @@ class Glas(tfds.core.GeneratorBasedBuilder):
         fold = int(self.builder_config.name.removeprefix("fold"))
         found = {s: glas.examples(s, fold=fold, folder=str(folder)) for s in glas.SPLITS}
         return {split: self._generate_examples(found[split]) for split in found}
+
+    def _generate_examples(self, examples: Sequence[splits.Example]) -> Iterator:
+        return _records(examples)
+
+
+class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
+    """The published 512 x 512 patches of CAMELYON16, in their divisions by slide and by patch."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in camelyon16.DIVISIONS]  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "The folder that scripts/prepare_camelyon16.py has made of the public slides."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _info(self, camelyon16.CLASSES)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        division, folder = self.builder_config.name, str(dl_manager.manual_dir)
+        return {
+            split: self._generate_examples(
+                camelyon16.examples(split, division=division, folder=folder)
+            )
+            for split in published_patches.SPLITS[division]
+        }
 
     def _generate_examples(self, examples: Sequence[splits.Example]) -> Iterator:
         return _records(examples)
@@ -62,9 +88,10 @@ def prepare(
     Args:
       data_dir: where TFDS keeps its data; its own default where None.
       options: `fold` and `folder` of glas, see `glas.examples`. Where the folder does not exist
-        the official archive is downloaded.
+        the official archive is downloaded. `division` and `folder` of camelyon16.
     """
-    return {"glas": _glas, "synthetic_glands": _synthetic_glands}[name](data_dir, **options)
+    made = {"camelyon16": _camelyon16, "glas": _glas, "synthetic_glands": _synthetic_glands}
+    return made[name](data_dir, **options)
 
 
 def _glas(
@@ -75,6 +102,20 @@ def _glas(
     if not builder.data_path.exists() and pathlib.Path(folder).is_dir():
         for split in glas.SPLITS:  # what is wrong with the files is said before TFDS starts
             glas.examples(split, fold=fold, folder=folder)
+    return _generated(builder, manual_dir=folder)
+
+
+def _camelyon16(
+    data_dir: str | pathlib.Path | None,
+    *,
+    division: str = "slide_disjoint",
+    folder: str | pathlib.Path = "data/camelyon16_p512",
+) -> Camelyon16P512:
+    choices.require("division", division, camelyon16.DIVISIONS)
+    builder = Camelyon16P512(config=division, data_dir=data_dir)
+    if not builder.data_path.exists():
+        for split in published_patches.SPLITS[division]:  # what lacks is said before TFDS starts
+            camelyon16.examples(split, division=division, folder=folder)
     return _generated(builder, manual_dir=folder)
 
 

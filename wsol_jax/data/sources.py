@@ -6,9 +6,9 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 from typing import Any
 
 from wsol_jax import choices, parallel
-from wsol_jax.data import glas, memory, pictures, splits, synthetic_glands
+from wsol_jax.data import camelyon16, glas, memory, pictures, splits, synthetic_glands
 
-DATASETS = {"glas": glas, "synthetic_glands": synthetic_glands}
+DATASETS = {"camelyon16": camelyon16, "glas": glas, "synthetic_glands": synthetic_glands}
 SOURCES = ("memory", "tfds")
 
 
@@ -28,7 +28,8 @@ def open_split(
         prepare the set on first use, and streams splits that are too large to keep, whose
         pictures then must have one shape.
       window: examples that are shuffled together.
-      options: of the data set, `fold` and `folder` for glas; `data_dir` for tfds.
+      options: of the data set, `folder`; `fold` for glas, `division` for camelyon16; `data_dir` for
+        tfds.
 
     Raises:
       ValueError, FileNotFoundError: before any work starts, saying what mends it.

@@ -81,10 +81,15 @@ def painting_order(regions: Iterable[Region]) -> Annotation:
     depth: dict[int, int] = {}
     for place, i in enumerate(by_area):
         larger = (j for j in by_area[:place] if regions[j].tumor != regions[i].tumor)
-        around = [depth[j] for j in larger if _lies_in(regions[i], regions[j])]
+        around = [depth[j] for j in larger if lies_in(regions[i], regions[j])]
         depth[i] = max(around, default=-1) + 1
     order = sorted(range(len(regions)), key=lambda i: (depth[i], not regions[i].tumor))
     return tuple(regions[i] for i in order)
+
+
+def lies_in(inner: Region, outer: Region) -> bool:
+    """Whether most vertices of a region lie in another one."""
+    return bool(np.mean(_contains(outer.vertices, inner.vertices)) > 0.5)
 
 
 def window(
@@ -161,10 +166,6 @@ def _array(vertices: list) -> Vertices:
 def _area(vertices: Vertices) -> float:
     x, y = (vertices - vertices[0]).T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
-
-
-def _lies_in(inner: Region, outer: Region) -> bool:
-    return bool(np.mean(_contains(outer.vertices, inner.vertices)) > 0.5)
 
 
 def _contains(polygon: Vertices, points: Float64[np.ndarray, "m 2"]) -> Bool[np.ndarray, "m"]:

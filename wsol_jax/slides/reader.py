@@ -63,7 +63,7 @@ def open_slide(file: File, *, mpp: float | None = None) -> Slide:
             f"mpp {mpp} for {file}: expected microns per pixel between {PLAUSIBLE_MPP[0]} and "
             f"{PLAUSIBLE_MPP[1]}, about 0.25 for a scan at 40x and 0.5 at 20x"
         )
-    openslide = _openslide()
+    openslide = require_openslide()
     if not file.is_file():
         state = "is a folder" if file.is_dir() else "does not exist"
         raise FileNotFoundError(f"the slide {file} {state}; name the file of a slide")
@@ -136,7 +136,8 @@ def fingerprint(file: File) -> str:
     return digest.hexdigest()
 
 
-def _openslide() -> ModuleType:
+def require_openslide() -> ModuleType:
+    """OpenSlide's module, or an ImportError that names the extra that it comes with."""
     try:
         import openslide
     except (ImportError, OSError) as error:  # OSError: the library itself is missing
@@ -146,7 +147,7 @@ def _openslide() -> ModuleType:
 
 def _read_level(slide: Slide, x: int, y: int, level: int, size: tuple[int, int]) -> Image.Image:
     """Pixels of a level, from a place at level 0, over white."""
-    openslide = _openslide()
+    openslide = require_openslide()
     try:
         pixels = slide.handle.read_region((x, y), level, size)
     except openslide.OpenSlideError as error:

@@ -1,0 +1,97 @@
+"""The CAMELYON16 source: the published order, pixels of the shards, and what is missing is told."""
+
+import numpy as np
+import pytest
+
+from wsol_jax.data import camelyon16, pictures, sources
+from wsol_jax.slides import patches, prepare, published_patches, shards
+
+KEPT = {"train": 5, "valcl": 3, "valpx": 2, "test": 4}  # of every split and class
+
+
+@pytest.fixture(scope="module")
+def few():
+    """A few published patches of every split, by split and division."""
+    found = {}
+    for division in ("slide_disjoint", "patch_fold2"):
+        for split in published_patches.SPLITS[division]:
+            listed = published_patches.read(split, division=division)
+            count = KEPT[split]
+            normal, metastatic = ([p for p in listed if p.label == k][:count] for k in (0, 1))
+            found[split, division] = (*metastatic, *normal)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(few, tmp_path_factory):
+    """Shards and manifest, as of slides whose patches have a colour and a mask of their own."""
+    output = tmp_path_factory.mktemp("camelyon16")
+    (output / "shards").mkdir()
+    slides = {}
+    for patch in {p for listed in few.values() for p in listed}:
+        slides.setdefault(patch.slide, []).append(patch)
+    rows = []
+    for name, listed in sorted(slides.items()):
+        drawn = (patches.Patch(*p[1:6], "train", *pixels(p)) for p in listed)
+        file = output / "shards" / f"{name}.zip"
+        shards.write(file, {"slide": name, "fingerprint": "", "mpp": None}, drawn)
+        rows += prepare._rows(shards.contents(file), file.name)
+    prepare._write_csv(output / "manifest.csv", prepare.COLUMNS, rows)
+    return output
+
+
+@pytest.fixture(autouse=True)
+def only_few(few, monkeypatch):
+    def read(split, *, division="slide_disjoint"):
+        return few[split, division]
+
+    monkeypatch.setattr(published_patches, "read", read)
+
+
+def pixels(patch):
+    random = np.random.default_rng([patch.x, patch.y])
+    image = np.broadcast_to(random.integers(256, size=3, dtype=np.uint8), (512, 512, 3))
+    mask = np.zeros((512, 512), np.uint8)
+    mask[: random.integers(512)] = patch.label
+    return image, mask
+
+
+@pytest.mark.parametrize("place", [("train", "slide_disjoint"), ("valpx", "patch_fold2")])
+def test_examples_are_the_published_patches_in_order(few, folder, place):
+    split, division = place
+    examples = camelyon16.examples(split, division=division, folder=folder)
+    assert [(e.name, e.label) for e in examples] == [(p.name, p.label) for p in few[place]]
+    for example, patch in zip(examples, few[place], strict=True):
+        for read, expected in zip(example.read(), pixels(patch), strict=True):
+            np.testing.assert_array_equal(read, expected)
+
+
+def test_both_sources_give_equal_batches(few, folder, tmp_path):
+    sizing = pictures.Sizing(32)
+    options = {"sizing": sizing, "folder": folder}
+    memory = sources.open_split("camelyon16", "test", **options)
+    stored = sources.open_split("camelyon16", "test", source="tfds", data_dir=tmp_path, **options)
+    assert memory.names == stored.names == tuple(p.name for p in few["test", "slide_disjoint"])
+    for one, other in zip(memory.ordered(4), stored.ordered(4), strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_what_is_missing_is_told(few, folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no manifest\.csv; python scripts/prepare_"):
+        camelyon16.examples("train", folder=tmp_path)
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(few["test", "slide_disjoint"][0].slide)]
+    (tmp_path / "manifest.csv").write_text("".join(kept))
+    message = r"\d of the 8 patches of 'test' are not in .* \['test_001'\] and such; cut them, too"
+    with pytest.raises(FileNotFoundError, match=message):
+        camelyon16.examples("test", folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match=message):
+        sources.open_split(
+            "camelyon16",
+            "test",
+            source="tfds",
+            sizing=pictures.Sizing(32),
+            folder=tmp_path,
+            data_dir=tmp_path / "tfds",
+        )

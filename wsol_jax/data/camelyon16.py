@@ -1,0 +1,65 @@
+"""CAMELYON16: 48,870 patches of lymph nodes, normal or metastatic, with every tumor outlined.
+
+Ehteshami Bejnordi et al., JAMA 2017; patches by Rony et al., Machine Learning for Biomedical
+Imaging 2023, see `slides.published_patches`. They are cut from the public slides by
+`scripts/prepare_camelyon16.py`.
+"""
+
+import csv
+import functools
+import pathlib
+
+from wsol_jax.data import splits
+from wsol_jax.slides import published_patches, shards
+
+CLASSES = published_patches.CLASSES
+DIVISIONS = published_patches.DIVISIONS
+SPLITS = ("train", "valcl", "valpx", "test")  # valpx is of the divisions by patch alone
+MANIFEST = "manifest.csv"
+
+Folder = str | pathlib.Path
+
+
+def examples(
+    split: str, *, division: str = "slide_disjoint", folder: Folder = "data/camelyon16_p512"
+) -> tuple[splits.Example, ...]:
+    """The examples of a split, all of them, in the published order.
+
+    Args:
+      division: of the published patches into splits, see `published_patches.read`.
+      folder: what `scripts/prepare_camelyon16.py` has made of the slides.
+
+    Raises:
+      FileNotFoundError: the folder lacks patches of the split; with how many, and what mends it.
+    """
+    listed = published_patches.read(split, division=division)
+    rows = _manifest(pathlib.Path(folder))
+    missing = [patch.slide for patch in listed if (patch.slide, patch.x, patch.y) not in rows]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(listed)} patches of {split!r} are not in {folder}, of the "
+            f"slides {sorted(set(missing))[:5]} and such; cut them, too: {_remedy(folder)}"
+        )
+    found = []
+    for patch in listed:
+        row = rows[patch.slide, patch.x, patch.y]
+        read = functools.partial(shards.read, pathlib.Path(folder, "shards", row["shard"]), row)
+        found.append(splits.Example(patch.name, patch.label, read))
+    return tuple(found)
+
+
+def _manifest(folder: pathlib.Path) -> dict[tuple[str, int, int], dict[str, str]]:
+    """The rows of the manifest by slide, x and y."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise FileNotFoundError(f"the folder {folder} has no {MANIFEST}; {_remedy(folder)}")
+    with file.open(newline="") as stream:
+        rows = csv.DictReader(stream)
+        return {(row["slide"], int(row["x"]), int(row["y"])): row for row in rows}
+
+
+def _remedy(folder: Folder) -> str:
+    return (
+        "python scripts/prepare_camelyon16.py --slides SLIDES --annotations ANNOTATIONS --output "
+        f"{folder}"
+    )

@@ -1,0 +1,321 @@
+"""A folder of slides into shards of patches and a manifest; killed, the same call goes on.
+
+A slide is one piece of work, which leaves a whole shard or the reason why there is none. Nothing
+else is handed back, so that a pool of processes and Beam run it alike. The manifest is made of
+the shards that lie there at the end.
+
+OUTPUT/run.json       what was asked for
+OUTPUT/shards/*.zip   the patches of a slide, see `shards`
+OUTPUT/failed/*.txt   why a slide has none
+OUTPUT/manifest.csv   every patch, ordered by slide
+OUTPUT/rejected.csv   every slide without patches, with the reason
+"""
+
+import concurrent.futures
+import csv
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import multiprocessing
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from wsol_jax import choices
+from wsol_jax.slides import patches, reader, shards
+
+MODES = {"recut": patches.recut, "sample": patches.sample}
+RUNNERS = ("local", "beam")
+# Of the formats that OpenSlide reads; a DICOM slide is a folder of files, and is not found.
+SLIDES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu")
+ANNOTATIONS = (".xml", ".json")
+MASK = "_mask"  # at the end of the names of CAMELYON16's masks, which lie among its slides
+FORMAT = 1  # of the output folder
+COLUMNS = ("slide", "fingerprint", "mpp_x", "mpp_y", "x", "y", "label", "tissue", "tumor", "split")
+COLUMNS += ("shard", "image", "mask")
+
+Folder = str | pathlib.Path
+Job = Callable[[patches.Source], None]
+
+
+class Rejected(NamedTuple):
+    """A slide without patches: whether it "failed" or was "left out", and why."""
+
+    slide: str
+    status: str
+    reason: str
+
+
+def prepare(
+    slides: Folder,
+    output: Folder,
+    *,
+    annotations: Folder | None = None,
+    mode: str = "recut",
+    workers: int = 1,
+    runner: str = "local",
+    beam_flags: Sequence[str] = (),
+    **options: Any,
+) -> tuple[Rejected, ...]:
+    """Cuts every slide that is not cut yet, and returns those that have no patches.
+
+    Args:
+      slides, annotations: folders, looked through with all inside of them; an annotation has the
+        name of its slide.
+      output: an empty or new folder, or that of the same call, which goes on where it stopped.
+      mode: "recut", the published patches of CAMELYON16, or "sample", new ones.
+      workers: processes of the runner "local"; "beam" is told by `beam_flags`, of Beam's own.
+      options: of `patches.sample`.
+
+    Raises:
+      FileNotFoundError, ValueError, ImportError: before any work, with what mends it.
+    """
+    choices.require("mode", mode, MODES)
+    choices.require("runner", runner, RUNNERS)
+    if workers < 1:
+        raise ValueError(f"workers {workers}: expected at least 1, the number of processes")
+    options = _resolved(mode, options)
+    reader.require_openslide()
+    run = _beam(beam_flags) if runner == "beam" else _local(workers)
+    sources, left_out = _chosen(find(slides, annotations), mode, slides)
+    output = _claimed(pathlib.Path(output), {"format": FORMAT, "mode": mode, **options})
+    run(functools.partial(cut, output=output, mode=mode, options=options), sources)
+    return _gather(output, sources, left_out)
+
+
+def find(slides: Folder, annotations: Folder | None = None) -> tuple[patches.Source, ...]:
+    """Slides with the annotations that have their names, ordered by name.
+
+    Raises:
+      FileNotFoundError, ValueError: a folder does not exist, holds none, or two of one name.
+    """
+    files = _by_name(pathlib.Path(slides), SLIDES, "slides")
+    outlined = {}
+    if annotations is not None:
+        outlined = _by_name(pathlib.Path(annotations), ANNOTATIONS, "annotations")
+    return tuple(patches.Source(name, files[name], outlined.get(name)) for name in sorted(files))
+
+
+def cut(
+    source: patches.Source, *, output: pathlib.Path, mode: str, options: Mapping[str, Any]
+) -> None:
+    """Leaves the shard of a slide, or the reason why there is none.
+
+    A shard stays as it is if its slide and annotation are still those that it was cut from.
+    """
+    shard, failed = _shard(output, source.name), _failed(output, source.name)
+    try:
+        slide = _told(source)
+        if _is_done(shard, slide):
+            return
+        shards.write(shard, slide, MODES[mode](source, **options))
+        failed.unlink(missing_ok=True)
+    except (ValueError, OSError, MemoryError) as error:
+        shard.unlink(missing_ok=True)  # of the slide as it was
+        failed.write_text(str(error) or type(error).__name__)
+
+
+def _by_name(folder: pathlib.Path, suffixes: Sequence[str], kind: str) -> dict[str, pathlib.Path]:
+    """Files of a folder, and of those inside of it, by their names without suffix."""
+    found: dict[str, pathlib.Path] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith("."):
+            if file.stem in found:
+                raise ValueError(
+                    f"two {kind} of one name, {found[file.stem]} and {file}; take one of them out"
+                )
+            found[file.stem] = file
+    if not found:
+        state = "holds no" if folder.is_dir() else "does not exist; name the one of the"
+        raise FileNotFoundError(f"the folder {folder} {state} {kind} ({', '.join(suffixes)})")
+    return found
+
+
+def _resolved(mode: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a mode, defaults included: a run is the same whether they are named or not."""
+    parameters = inspect.signature(MODES[mode]).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for name, value in options.items():
+        choices.require(f"option of mode {mode}", name, known)
+        if value < 0:
+            raise ValueError(f"{name} {value}: expected a number that is not negative")
+    return {**known, **options}
+
+
+def _chosen(
+    sources: Sequence[patches.Source], mode: str, folder: Folder
+) -> tuple[list[patches.Source], list[Rejected]]:
+    """The slides that are cut, and those that are not, with the reason."""
+    names = {source.name for source in sources}
+    if mode == "sample":
+        reasons = {name: "it is a mask, by its name" for name in names if name.endswith(MASK)}
+    else:
+        listed = patches.published()
+        reasons = dict.fromkeys(names - listed.keys(), "it has no published patch")
+        reasons |= dict.fromkeys(listed.keys() - names, "it is not in the folder of slides")
+    chosen = [source for source in sources if source.name not in reasons]
+    if not chosen:
+        raise ValueError(
+            f"the folder {folder} holds none of the slides that {mode} cuts, only "
+            f"{sorted(names)[:3]} and such; expected names such as tumor_001.tif"
+        )
+    return chosen, [Rejected(name, "left out", reason) for name, reason in reasons.items()]
+
+
+def _claimed(output: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
+    """The output folder, made for this call or found to be of an equal one."""
+    record = output / "run.json"
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"the output {output} is a file; name a folder")
+    if record.is_file():
+        if (before := json.loads(record.read_text())) != asked:
+            raise ValueError(
+                f"the output folder {output} is of another run, {before}, and this one is {asked}; "
+                "name another folder, or remove it"
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"the output folder {output} has files and no run.json, so that no run made it; name "
+            "an empty or new folder"
+        )
+    for folder in ("shards", "failed"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    _write(record, json.dumps(asked))
+    for partial in (output / "shards").glob(f"*{shards.PARTIAL}"):
+        partial.unlink()  # of a run that was killed
+    return output
+
+
+def _shard(output: pathlib.Path, name: str) -> pathlib.Path:
+    return output / "shards" / f"{name}{shards.SUFFIX}"
+
+
+def _failed(output: pathlib.Path, name: str) -> pathlib.Path:
+    return output / "failed" / f"{name}.txt"
+
+
+def _told(source: patches.Source) -> shards.Record:
+    """What a shard says of its slide, from which it shows whether it is still that slide's."""
+    slide = reader.open_slide(source.file)
+    outlined = source.annotation and hashlib.sha256(source.annotation.read_bytes()).hexdigest()
+    return {
+        "slide": source.name,
+        "fingerprint": reader.fingerprint(source.file),
+        "annotation": outlined,
+        "mpp": slide.mpp and list(slide.mpp),
+        "size": list(slide.size),
+    }
+
+
+def _is_done(shard: pathlib.Path, slide: shards.Record) -> bool:
+    try:
+        found = shards.contents(shard)
+    except (FileNotFoundError, ValueError):
+        return False
+    return all(found.get(name) == value for name, value in slide.items())
+
+
+def _local(workers: int) -> Callable[[Job, Sequence[patches.Source]], None]:
+    """Runs a job for every slide in a pool of processes, or in this one."""
+
+    def run(job: Job, sources: Sequence[patches.Source]) -> None:
+        if workers == 1:
+            _count(map(job, sources), sources)
+            return
+        # Not forked: libraries that were imported may have threads by now.
+        processes = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=processes, initializer=_end_with_parent
+        ) as pool:
+            try:
+                _count(pool.map(job, sources), sources)
+            except concurrent.futures.process.BrokenProcessPool:
+                # The slides that are not done are rejected for it when all is gathered.
+                logging.error("a worker was killed, for want of memory perhaps; take fewer workers")
+
+    return run
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed, lest it interfere with the run that goes on."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _count(done: Iterable[None], sources: Sequence[patches.Source]) -> None:
+    for number, (_, source) in enumerate(zip(done, sources, strict=True), start=1):
+        logging.info("%d of %d slides: %s", number, len(sources), source.name)
+
+
+def _beam(flags: Sequence[str]) -> Callable[[Job, Sequence[patches.Source]], None]:
+    """Runs a job for every slide on a runner of Beam; all its workers must see the folders."""
+    try:
+        import apache_beam as beam
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise ImportError(
+            f"runner 'beam' needs apache-beam ({error}): pip install 'wsol-jax[beam,slides]'"
+        ) from None
+
+    def run(job: Job, sources: Sequence[patches.Source]) -> None:
+        options = pipeline_options.PipelineOptions(list(flags))
+        with beam.Pipeline(options=options) as pipeline:
+            found = pipeline | "slides" >> beam.Create(sources)
+            _ = found | "spread" >> beam.Reshuffle() | "cut" >> beam.Map(job)
+
+    return run
+
+
+def _gather(
+    output: pathlib.Path, sources: Iterable[patches.Source], rejected: Sequence[Rejected]
+) -> tuple[Rejected, ...]:
+    """Writes the manifest and the list of rejected slides, which it returns."""
+    rejected, rows = list(rejected), []
+    for source in sources:
+        shard, failed = _shard(output, source.name), _failed(output, source.name)
+        if shard.is_file():
+            found = list(_rows(shards.contents(shard), shard.name))
+            rows += found
+            if not found:
+                reason = "no place in it has tissue, or tumor, enough"
+                rejected.append(Rejected(source.name, "left out", reason))
+        else:
+            reason = "its worker was killed; the same command goes on"
+            reason = failed.read_text() if failed.is_file() else reason
+            rejected.append(Rejected(source.name, "failed", reason))
+    rejected.sort()
+    _write_csv(output / "manifest.csv", COLUMNS, rows)
+    _write_csv(output / "rejected.csv", Rejected._fields, rejected)
+    return tuple(rejected)
+
+
+def _rows(slide: shards.Record, shard: str) -> Iterator[tuple]:
+    """The rows of a slide in the manifest."""
+    mpp_x, mpp_y = slide["mpp"] or ("", "")
+    known = {**slide, "mpp_x": mpp_x, "mpp_y": mpp_y, "shard": shard}
+    for patch in slide["patches"]:
+        row = {**known, **patch}
+        yield tuple(row[column] for column in COLUMNS)
+
+
+def _write_csv(file: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    with (partial := _partial(file)).open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    partial.replace(file)
+
+
+def _write(file: pathlib.Path, text: str) -> None:
+    (partial := _partial(file)).write_text(text)
+    partial.replace(file)
+
+
+def _partial(file: pathlib.Path) -> pathlib.Path:
+    return file.with_name(file.name + shards.PARTIAL)
