@@ -108,7 +108,9 @@ def glas(config: ConfigDict, fold: int = 0) -> ConfigDict:
 
 def camelyon16(config: ConfigDict) -> ConfigDict:
     """CAMELYON16's patches of 512², the slides of the splits disjoint."""
-    config.data = ConfigDict({"name": "camelyon16", "source": "tfds", "folder": "data/camelyon16"})
+    config.data = ConfigDict(
+        {"name": "camelyon16", "source": "tfds", "folder": "data/camelyon16_p512"}
+    )
     return config
 
 
