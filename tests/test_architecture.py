@@ -18,7 +18,7 @@ LAYERS = [
     {"decoder"},
     {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
-    {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution"},
+    {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

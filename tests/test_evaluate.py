@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small
 
-from wsol_jax import augment, evaluate, metrics, ops, pseudo_labels
+from wsol_jax import augment, evaluate, ops, pixel_counts, pseudo_labels
 from wsol_jax.data import memory
 
 DATA = small.small_data()
@@ -44,8 +44,8 @@ def test_scores_are_those_of_the_maps(trained):
     for name, low in maps.items():
         full = np.clip(ops.resize_maps(low, (small.SIZE, small.SIZE)), 0, 1)
         truth = batch["mask"] == 1
-        counts = np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
-        expected = metrics.average_precision(counts)
+        counts = np.stack([np.histogram(full[truth == t], pixel_counts.edges())[0] for t in (0, 1)])
+        expected = pixel_counts.average_precision(counts)
         assert scores.maps[name].compute() == pytest.approx(expected, abs=1e-3)
 
 
@@ -67,8 +67,10 @@ def test_images_of_several_shapes_are_evaluated_each_at_its_own(trained):
         _, low = built.localize(variables, view, jnp.asarray(arrays["label"][i : i + 1]))
         np.testing.assert_allclose(maps["cam"][i], low["cam"][0], atol=2e-3)
         full = evaluate.to_size(low["cam"], truth.shape)[0]
-        counts += np.stack([np.histogram(full[truth == t], metrics.edges())[0] for t in (0, 1)])
-    expected = metrics.average_precision(counts)
+        counts += np.stack(
+            [np.histogram(full[truth == t], pixel_counts.edges())[0] for t in (0, 1)]
+        )
+    expected = pixel_counts.average_precision(counts)
     assert scores.maps["cam"].compute() == pytest.approx(expected, abs=1e-3)
     assert scores.maps["cam"].pixels == sum(truth.size for _, truth in own)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from golden_cases import cases
 
-from wsol_jax import metrics
+from wsol_jax import metrics, pixel_counts
 
 EVALUATIONS = [(case, name) for case in cases("08_") for name in case.spec["results"]]
 # The released evaluator takes float64 only; we take every precision.
@@ -79,7 +79,7 @@ def _with_ignored(case, truth):
 
 @functools.partial(jax.jit, static_argnames="interval")
 def _counts(scores, truth, interval):
-    return metrics.pixel_counts(scores, truth, jnp.ones(len(scores), bool), interval=interval)
+    return pixel_counts.histogram(scores, truth, jnp.ones(len(scores), bool), interval=interval)
 
 
 def counts_of(scores, truth, interval, dtype=np.float64):
@@ -97,8 +97,8 @@ def test_histograms_and_curves(case, interval, dtype):
         for name in ("edges", "hist_fg", "hist_bg", "precision", "recall")
     }
     counts = counts_of(*evaluation(case, f"all6_interval{interval}"), dtype)
-    precision, recall = metrics.curve(counts)
-    np.testing.assert_array_equal(metrics.edges(interval), recorded["edges"])
+    precision, recall = pixel_counts.curve(counts)
+    np.testing.assert_array_equal(pixel_counts.edges(interval), recorded["edges"])
     np.testing.assert_array_equal(counts, [recorded["hist_bg"], recorded["hist_fg"]])
     np.testing.assert_allclose(precision, recorded["precision"], atol=1e-9)
     np.testing.assert_allclose(recall, recorded["recall"], atol=1e-9)
@@ -109,7 +109,7 @@ def test_histograms_and_curves(case, interval, dtype):
 )
 def test_rates_along_the_curve(case, interval):
     counts = counts_of(*evaluation(case, f"all6_interval{interval}"))
-    found = [metrics.rates(counts, edge) for edge in metrics.edges(interval)[-2::-1]]
+    found = [pixel_counts.rates(counts, edge) for edge in pixel_counts.edges(interval)[-2::-1]]
     scales = {"tp": ("tp_x100", 1), "fp": ("fp_x100", 1), "miou": ("miou_x100", 1)}
     scales |= {"dice_foreground": ("dice_fg", 100), "dice_background": ("dice_bg", 100)}
     for name, (recorded, scale) in scales.items():
@@ -128,19 +128,19 @@ def test_evaluation(case, name):
         with pytest.raises(ValueError, match=r"cannot be counted|0 foreground"):
             metric.compute()
         return
-    counts, edges = counts_of(scores, truth, interval), metrics.edges(interval)
+    counts, edges = counts_of(scores, truth, interval), pixel_counts.edges(interval)
     mirrored = dict(zip(edges[:-1], edges[-2::-1], strict=True))
-    assert metrics.average_precision(counts) == pytest.approx(expected["PXAP"], abs=1e-9)
+    assert pixel_counts.average_precision(counts) == pytest.approx(expected["PXAP"], abs=1e-9)
 
     # A threshold taken over from validation is mirrored as well before it is applied.
     given = re.search(r"best_valid_tau_([\d.]+)", name)
-    threshold = mirrored[float(given[1])] if given else metrics.best_threshold(counts)
+    threshold = mirrored[float(given[1])] if given else pixel_counts.best_threshold(counts)
     assert mirrored[threshold] == pytest.approx(expected["Best tau"], abs=1e-12)
     assert threshold == pytest.approx(expected["_threshold_actually_applied_at_idx"], abs=1e-12)
-    _check_rates(metrics.rates(counts, threshold), expected, "")
+    _check_rates(pixel_counts.rates(counts, threshold), expected, "")
 
     # So is what the released code calls 0.5: its rates are those at 0.501.
-    _check_rates(metrics.rates(counts, mirrored[0.5]), expected, " 0.5")
+    _check_rates(pixel_counts.rates(counts, mirrored[0.5]), expected, " 0.5")
 
 
 def _check_rates(found, expected, suffix):

@@ -3,29 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import processes
 import pytest
+from score_maps import histograms, maps
 from sklearn.metrics import average_precision_score
 
 from wsol_jax import metrics
-
-EDGES = metrics.edges()
-
-
-def histograms(scores, truth, valid, interval=0.001):
-    """Background and foreground histograms of the valid images, by NumPy in float64."""
-    rows = np.asarray(valid, bool)
-    scores, truth = np.asarray(scores, np.float64)[rows], truth[rows]
-    return np.stack(
-        [np.histogram(scores[truth == side], metrics.edges(interval))[0] for side in (0, 1)]
-    )
-
-
-def maps(seed, shape=(4, 12, 11), *, ignored=0.1):
-    """Random scores in the middle of bins, truth with ignored pixels, and one invalid image."""
-    rng = np.random.default_rng(seed)
-    scores = np.minimum((rng.integers(0, 1001, shape) + 0.5) / 1000, 1).astype(np.float32)
-    truth = (rng.random(shape) < scores).astype(np.uint8)
-    truth[rng.random(shape) < ignored] = 255
-    return scores, truth, np.arange(len(scores)) != 2
 
 
 def pxap(scores, truth, valid=None):
@@ -35,34 +16,11 @@ def pxap(scores, truth, valid=None):
     return jax.jit(metrics.PxAP.from_model_output)(scores, truth, valid)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
-@pytest.mark.parametrize("interval", [0.001, 0.004])
-def test_counts_equal_numpy_histogram_on_and_beside_every_edge(dtype, interval):
-    rng = np.random.default_rng(0)
-    grid = metrics.edges(interval)[:-2].astype(dtype)
-    step = jnp.finfo(dtype).eps * grid
-    beside = [(grid + step).astype(dtype), (grid - step).astype(dtype), rng.random(3000)]
-    scores = np.clip(np.concatenate([grid, *beside]).astype(dtype), 0, 1)[None, None]
-    truth = rng.integers(0, 2, scores.shape).astype(np.uint8)
-    with jax.enable_x64(dtype == np.float64):
-        counts = metrics.pixel_counts(
-            jnp.asarray(scores), jnp.asarray(truth), jnp.array([True]), interval=interval
-        )
-    assert counts.dtype == jnp.int32
-    np.testing.assert_array_equal(counts, histograms(scores, truth, [True], interval))
-
-
 def test_counts_leave_out_ignored_pixels_and_invalid_images():
     scores, truth, valid = maps(1)
     counts = pxap(scores, truth, valid).counts
     np.testing.assert_array_equal(counts, histograms(scores, truth, valid))
     assert counts.sum() == (truth[valid] != 255).sum() < truth.size
-
-
-@pytest.mark.parametrize("interval", [0.0, 0.003, 2.0, np.nan])
-def test_interval_must_divide_one(interval):
-    with pytest.raises(ValueError, match="expected 1/n"):
-        metrics.edges(interval)
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, -1e-6, 1.0001])
@@ -223,58 +181,6 @@ def test_accuracy_counts_valid_rows_only():
     assert total.compute() == pytest.approx(200 / 3)
     with pytest.raises(ValueError, match="0 valid images"):
         metrics.Accuracy.empty().compute()
-
-
-@pytest.mark.parametrize("threshold", [2.0, 1.0, 0.999, 0.501, 0.3, 0.001, 0.0])
-def test_rates_equal_those_of_the_binarised_map(threshold):
-    scores, truth, valid = maps(8)
-    result = metrics.rates(np.asarray(pxap(scores, truth, valid).counts), threshold)
-    used = (truth != 255) & valid[:, None, None]
-    found, real = scores[used] >= threshold, truth[used] == 1
-    expected = {
-        "threshold": threshold,
-        "tp": 100 * np.mean(found[real]),
-        "fn": 100 * np.mean(~found[real]),
-        "tn": 100 * np.mean(~found[~real]),
-        "fp": 100 * np.mean(found[~real]),
-        "dice_foreground": 200 * np.sum(found & real) / (found.sum() + real.sum()),
-        "dice_background": 200 * np.sum(~found & ~real) / (np.sum(~found) + np.sum(~real)),
-        "miou": 50 * np.sum(found & real) / np.sum(found | real)
-        + 50 * np.sum(~found & ~real) / np.sum(~found | ~real),
-    }
-    assert result == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("threshold", [-0.001, 0.0005, 1.5, 3.0, 50.0, np.nan])
-def test_rates_are_known_at_the_edges_only(threshold):
-    with pytest.raises(ValueError, match=r"expected one of 0\.0, 0\.001, \.\.\., 1\.0, 2\.0"):
-        metrics.rates(np.ones((2, 1002), int), threshold)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_best_threshold_maximises_the_mean_iou(seed):
-    scores, truth, valid = maps(seed)
-    counts = np.asarray(pxap(scores, truth, valid).counts)
-    values = {t: metrics.rates(counts, t)["miou"] for t in EDGES[-2::-1]}
-    assert metrics.best_threshold(counts) == max(values, key=values.get)
-
-
-def test_curve_ends_where_everything_is_foreground():
-    scores, truth, _ = maps(9, ignored=0)
-    precision, recall = metrics.curve(np.asarray(pxap(scores, truth).counts))
-    assert np.isnan(precision[0])
-    assert recall[0] == 0
-    assert recall[-1] == 1
-    assert precision[-1] == pytest.approx(truth.mean())
-    assert np.all(np.diff(recall) >= 0)
-
-
-def test_rates_of_a_class_without_pixels_are_undefined():
-    counts = np.zeros((2, 1002), int)
-    counts[1, 400] = 9
-    result = metrics.rates(counts, metrics.best_threshold(counts))
-    assert result["tp"] == result["dice_foreground"] == 100
-    assert np.isnan([result[name] for name in ("tn", "fp", "dice_background", "miou")]).all()
 
 
 def test_separability_equals_the_scatter_matrices():
