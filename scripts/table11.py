@@ -40,16 +40,16 @@ class Paper(NamedTuple):
 
 PAPERS = {
     "pixelcam": Paper(
-        published.TABLE_11.source,
-        {name: (count, ms) for name, (ms, count) in published.TABLE_11.rows.items()},
+        published.pixelcam.TABLE_11.source,
+        {name: (count, ms) for name, (ms, count) in published.pixelcam.TABLE_11.rows.items()},
         (224, 224),
         (224, 224),
         f"SAT's counts include the {FIXED} fixed values of its smoothing kernel, as the published "
         "ones do; with PixelCAM the published one is 2 too low.",
     ),
     "maxmin": Paper(
-        published.MAXMIN_TABLE_3.source,
-        {name: (count, 1000 * s) for name, (count, s) in published.MAXMIN_TABLE_3.rows.items()},
+        published.maxmin.TABLE_3.source,
+        {name: (count, 1000 * s) for name, (count, s) in published.maxmin.TABLE_3.rows.items()},
         (432, 641),
         (522, 775),
         "The published times of the classifiers are those of other code than EEM's, SEM's, PN's "

@@ -22,6 +22,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # compiled once for all tests
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wsol_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Each worker on its own cores: threads of two workers on the same ones wait for each other.
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    own = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[own::workers] or cores)
 gc.set_threshold(100_000, 50, 50)  # tracing makes objects by the million, hardly any in cycles
 install_import_hook("wsol_jax", "checks.typechecker").__enter__()
 

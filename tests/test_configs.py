@@ -103,7 +103,7 @@ def test_parameters_of_table_11(variant):
     config = table_row("table01", f"glas/{variant}")
     built = experiment.build(config, config.method)
     count = sum(x.size for x in jax.tree.leaves(shapes(built, 224)["params"]))
-    (_, published_count) = published.TABLE_11.rows[variant.replace("+", " + ")]
+    (_, published_count) = published.pixelcam.TABLE_11.rows[variant.replace("+", " + ")]
     # Of SAT the published counts have the nine fixed values of the smoothing kernel; with PixelCAM
     # the table says 384 more, where 2 x 192 + 2 are.
     kernel = {"sat": 9, "sat+pixelcam": 7}.get(variant, 0)
@@ -141,7 +141,7 @@ def test_rows_of_the_max_min_tables_build(table, variant):
     assert published.lookup(**row)["f1_foreground"] > 0
     if table == "maxmin_table1":
         count = sum(x.size for x in jax.tree.leaves(shapes(built, 64)["params"]))
-        assert count == published.MAXMIN_TABLE_3.rows[variant][0]
+        assert count == published.maxmin.TABLE_3.rows[variant][0]
 
 
 @pytest.mark.parametrize("variant", ["pn", "erase", "unet"])  # others have tests of their own

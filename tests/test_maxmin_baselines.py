@@ -54,7 +54,7 @@ def count(built):
 
 
 def parameters(row):
-    return published.MAXMIN_TABLE_3.rows[row][0]
+    return published.maxmin.TABLE_3.rows[row][0]
 
 
 def test_the_small_unet_maps_images_of_any_size():

@@ -5,7 +5,12 @@ import pytest
 
 from wsol_jax import published
 
-TABLES = {k: table for k, table in vars(published).items() if isinstance(table, published.Table)}
+TABLES = {
+    table.source: table
+    for paper in (published.pixelcam, published.maxmin)
+    for table in vars(paper).values()
+    if isinstance(table, published.Table)
+}
 
 
 def test_lookup_joins_scores_and_rates():
@@ -75,12 +80,12 @@ def test_percentages_are_percentages(table):
 
 
 def test_rates_of_a_class_add_up_to_all_its_pixels():
-    rates = np.array(list(published.TABLE_6.rows.values())).reshape(-1, 2)
+    rates = np.array(list(published.pixelcam.TABLE_6.rows.values())).reshape(-1, 2)
     np.testing.assert_allclose(rates.sum(axis=1), 100, atol=0.11)  # rounded in print
 
 
 def test_parameters_are_those_of_the_added_heads():
-    rows = {name: count for name, (_, count) in published.TABLE_11.rows.items()}
+    rows = {name: count for name, (_, count) in published.pixelcam.TABLE_11.rows.items()}
     for baseline in ("deep_mil", "grad_cam_pp", "layer_cam"):
         assert rows[f"{baseline} + pixelcam"] - rows[baseline] == 2 * 2048 + 2
         assert rows[f"{baseline} + negev"] - rows[baseline] == 9_013_218
@@ -89,31 +94,34 @@ def test_parameters_are_those_of_the_added_heads():
 
 def test_ablations_repeat_table_1_apart_from_what_the_docstring_lists():
     defaults = {
-        "linear": published.TABLES_12_13,
-        "b_loc": published.TABLE_14,
-        "probability": published.TABLE_15,
-        "n=5": published.TABLE_16,
-        "lambda=1": published.TABLE_17,
-        "same": published.TABLE_18,
+        "linear": published.pixelcam.TABLES_12_13,
+        "b_loc": published.pixelcam.TABLE_14,
+        "probability": published.pixelcam.TABLE_15,
+        "n=5": published.pixelcam.TABLE_16,
+        "lambda=1": published.pixelcam.TABLE_17,
+        "same": published.pixelcam.TABLE_18,
     }
     differing = set()
     for setting, table in defaults.items():
         for name, row in table.rows.items():
             method = name.removesuffix(f", {setting}")
-            if method in published.TABLE_1.rows and row[:4] != published.TABLE_1.rows[method]:
+            if (
+                method in published.pixelcam.TABLE_1.rows
+                and row[:4] != published.pixelcam.TABLE_1.rows[method]
+            ):
                 differing.add((setting, method))
     assert differing == {("linear", "grad_cam_pp"), ("linear", "grad_cam_pp + pixelcam")}
 
 
 def test_depth_across_data_sets_repeats_table_3():
-    for name, row in published.TABLES_12_13.rows.items():
+    for name, row in published.pixelcam.TABLES_12_13.rows.items():
         method = name.removesuffix(", linear")
-        if method in published.TABLE_3.rows:
-            assert row[4:] == published.TABLE_3.rows[method]
+        if method in published.pixelcam.TABLE_3.rows:
+            assert row[4:] == published.pixelcam.TABLE_3.rows[method]
 
 
 def test_max_min_ablation_ends_at_the_main_table():
-    final, main = published.MAXMIN_TABLE_4.rows, published.MAXMIN_TABLES_1_2.rows
+    final, main = published.maxmin.TABLE_4.rows, published.maxmin.TABLES_1_2.rows
     assert final["wildcat"] == main["wildcat"][:3]
     for method in ("eem", "sem"):
         row = final[f"foreground + background, {method}, size constraints"]

@@ -24,8 +24,8 @@ class Method(NamedTuple):
         random key per image. The number of the epoch is in batch["epoch"].
       loss: (outputs, batch) -> {name: (coefficient, term)}, a term being a `losses.Ratio` or
         `losses.Distance`; the objective is the sum of coefficient times term.
-      localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1], at
-        feature resolution; higher means object. A label of None stands for the predicted class.
+      localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1] and
+        of any size; higher means object. A label of None stands for the predicted class.
         Logits of None: the method does not classify images.
       mean, std: of the RGB values, in [0, 1], of the images that its weights were trained with.
       frozen: top modules of the model that do not learn ("encoder", "head").

@@ -4,7 +4,7 @@ python -m wsol_jax.main --config=configs/paper/table08.py:glas/layer_cam+pixelca
 
 Data sets: glas, camelyon16. Maps: deep_mil, grad_cam_pp, layer_cam.
 Each alone, with +negev or with +pixelcam.
-The published numbers are in `wsol_jax/published.py`.
+The published numbers are in `wsol_jax/published/pixelcam.py`.
 """
 
 from configs import common

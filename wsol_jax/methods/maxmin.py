@@ -54,7 +54,7 @@ class MaxMin(nn.Module):
         maps, scores = self.localizer.maps(features), self.localizer(features, head_keys, train)
         weighted = jnp.einsum("bhwk,bk->bhw", maps, jax.nn.softmax(scores))
         foreground = mask(
-            _to_size(weighted, image.shape[1:3]),
+            ops.resize_maps(weighted, image.shape[1:3], align_corners=True),
             omega=self.omega,
             sigma=sigma,
             normalize=self.normalize,
@@ -97,7 +97,7 @@ class ReleasedCamelyon16(nn.Module):
         maps = self.mask_head.maps(features)[..., 0]
         return {
             "logits": self.localizer(features, head_keys, train),
-            "mask_logits": _to_size(maps, image.shape[1:3]),
+            "mask_logits": ops.resize_maps(maps, image.shape[1:3], align_corners=True),
         }
 
 
@@ -171,32 +171,12 @@ def make(
         normalize=normalize,
         axis_name=getattr(encoder, "axis_name", None),
     )
+    certainty = BACKGROUND[background] if background else None
 
-    def prepare(batch, keys):
-        del keys
-        return {**batch, "sigma": jnp.minimum(sigma + sigma_step * batch["epoch"], sigma_max)}
+    def sigma_at(epoch):
+        return jnp.minimum(sigma + sigma_step * epoch, sigma_max)
 
-    def loss(outputs, batch):
-        label, valid = batch["label"], batch["valid"]
-        terms = {
-            "image": (1.0, losses.cross_entropy(outputs["image_logits"], label, valid)),
-            "foreground": (1.0, losses.cross_entropy(outputs["logits"], label, valid)),
-        }
-        if background:
-            certainty = BACKGROUND[background](outputs["background_logits"])
-            terms["background"] = (background_weight, losses.mean(certainty, valid))
-        if size:
-            sizes = jnp.stack([_pixels(outputs["mask"]), _pixels(1 - outputs["mask"])])
-            barriers = jnp.sum(barrier(sizes, batch["epoch"]), axis=0)
-            terms["size"] = (1.0, losses.mean(barriers, valid))
-        return terms
-
-    def localize(variables, image, label=None):
-        del label  # the mask is of the localizer's own mixture of classes
-        outputs = model.clone(normalize="image").apply(variables, image)
-        return outputs["logits"], {"maxmin": outputs["mask"]}
-
-    return Method(model, prepare, loss, localize, inputs=("image", "sigma"))
+    return _paper(model, certainty, background_weight, barrier if size else None, sigma_at)
 
 
 def mask(
@@ -221,6 +201,36 @@ def mask(
     varied = high > low
     stretched = (maps - low) / jnp.where(varied, high - low, 1)
     return nn.sigmoid(omega * (jnp.where(varied, stretched, 0) - sigma))
+
+
+def _paper(model, certainty, background_weight, barrier, sigma_at):
+    """The objective of `make`, without the terms whose function is None."""
+
+    def prepare(batch, keys):
+        del keys
+        return {**batch, "sigma": sigma_at(batch["epoch"])}
+
+    def loss(outputs, batch):
+        label, valid = batch["label"], batch["valid"]
+        terms = {
+            "image": (1.0, losses.cross_entropy(outputs["image_logits"], label, valid)),
+            "foreground": (1.0, losses.cross_entropy(outputs["logits"], label, valid)),
+        }
+        if certainty:
+            of_background = certainty(outputs["background_logits"])
+            terms["background"] = (background_weight, losses.mean(of_background, valid))
+        if barrier:
+            sizes = jnp.stack([_pixels(outputs["mask"]), _pixels(1 - outputs["mask"])])
+            barriers = jnp.sum(barrier(sizes, batch["epoch"]), axis=0)
+            terms["size"] = (1.0, losses.mean(barriers, valid))
+        return terms
+
+    def localize(variables, image, label=None):
+        del label  # the mask is of the localizer's own mixture of classes
+        outputs = model.clone(normalize="image").apply(variables, image)
+        return outputs["logits"], {"maxmin": outputs["mask"]}
+
+    return Method(model, prepare, loss, localize, inputs=("image", "sigma"))
 
 
 def _released_camelyon16(encoder, head, barrier, omega, modalities):
@@ -258,10 +268,6 @@ def _released_camelyon16(encoder, head, barrier, omega, modalities):
         return outputs["logits"], {"maxmin": nn.sigmoid(omega * outputs["mask_logits"])}
 
     return Method(model, prepare, loss, localize)
-
-
-def _to_size(maps, shape):
-    return ops.resize(maps[..., None], shape, align_corners=True)[..., 0]
 
 
 def _pixels(masks):

@@ -1,11 +1,7 @@
-"""The numbers both papers print, as plain data, so that a report can stand beside them.
+"""The tables of PixelCAM, as printed; `None` is the paper's dash.
 
-PixelCAM: Guichemerre et al., "PixelCAM: Pixel Class Activation Mapping for Histology Image
-Classification and ROI Localization", MIDL 2025. Max-min uncertainty: Belharbi et al., "Deep
-Interpretable Classification and Weakly-Supervised Segmentation of Histology Images via Max-Min
-Uncertainty", IEEE Transactions on Medical Imaging 2022.
-
-Everything is given as printed; `None` is the papers' dash. Known inconsistencies:
+Guichemerre et al., "PixelCAM: Pixel Class Activation Mapping for Histology Image Classification and
+ROI Localization", MIDL 2025. Known inconsistencies:
 - Table 12 repeats rows of Table 1, but prints Grad-CAM++ on GlaS with PxAP 77.9 (Table 1: 76.8)
   and Grad-CAM++ with PixelCAM on CAMELYON16 with 63.4/88.7 (64.1/85.1).
 - Table 11 gives SAT with PixelCAM 384 parameters more than SAT; a linear pixel head on 192
@@ -16,61 +12,7 @@ Everything is given as printed; `None` is the papers' dash. Known inconsistencie
   threshold that is best on the test split itself.
 """
 
-from typing import NamedTuple
-
-# The checkpoint that each paper's numbers are of, by its metric; U-Nets and PN have no B-CL.
-REPORTED = {"pxap": ("b_loc",), "dice": ("b_cl", "b_loc")}
-
-
-class Table(NamedTuple):
-    """One published table.
-
-    `columns` are "data/quantity", the data left out where the table has none. `rows` maps a method,
-    such as "layer_cam" or "layer_cam + pixelcam", to one number for each column.
-    """
-
-    source: str
-    columns: tuple[str, ...]
-    rows: dict[str, tuple[float | int | None, ...]]
-
-
-def lookup(
-    *, data: str, backbone: str, method: str, pixelcam: bool = False, negev: bool = False
-) -> dict[str, float] | None:
-    """The published numbers of one method, by quantity, or None where the papers have no such row.
-
-    Args:
-      data: "glas" or "camelyon16".
-      backbone: "resnet50", "vgg16", "inception_v3" or "deit_tiny_patch16_224" (PixelCAM), or
-        "resnet18" (max-min).
-      method: the baseline or its read-out, such as "layer_cam".
-      pixelcam, negev: whether that method is trained on top of it.
-
-    Returns:
-      percentages, such as {"pxap": 83.6, "accuracy": 100.0, "tp": 77.6, ...}; the max-min paper
-      has "error", "f1_foreground" and "f1_background" instead.
-    """
-    name = method + " + pixelcam" * pixelcam + " + negev" * negev
-    row = {}
-    for table in tables(backbone):
-        transformer = backbone == "deit_tiny_patch16_224"  # in Table 1 like ResNet-50, for SAT
-        if name in table.rows and transformer == (method == "sat"):
-            row |= dict(zip(table.columns, table.rows[name], strict=True))
-    start = f"{data}/"
-    numbers = {column: number for column, number in row.items() if number is not None}
-    return {k.removeprefix(start): v for k, v in numbers.items() if k.startswith(start)} or None
-
-
-def tables(backbone: str) -> tuple[Table, ...]:
-    """The tables that hold the main results of a backbone; empty where there are none."""
-    return {
-        "resnet50": (TABLE_1, TABLE_6),
-        "deit_tiny_patch16_224": (TABLE_1,),
-        "vgg16": (TABLE_7,),
-        "inception_v3": (TABLE_8,),
-        "resnet18": (MAXMIN_TABLES_1_2, MAXMIN_TABLE_4),
-    }.get(backbone, ())
-
+from wsol_jax.published.table import Table
 
 _SCORES = ("glas/pxap", "glas/accuracy", "camelyon16/pxap", "camelyon16/accuracy")
 _SHIFTED = (
@@ -296,58 +238,5 @@ TABLE_18 = Table(
         "layer_cam, external": (58.1, 83.8, 22.7, 50.4),
         "layer_cam + pixelcam, same": (83.6, 100.0, 66.2, 89.1),
         "layer_cam + pixelcam, external": (68.1, 92.5, 59.2, 81.7),
-    },
-)
-
-MAXMIN_TABLES_1_2 = Table(
-    "Max-min uncertainty, Tables 1 and 2: test splits, percentages; ResNet-18",
-    (
-        *("glas/error", "glas/f1_foreground", "glas/f1_background"),
-        *("camelyon16/error", "camelyon16/f1_foreground", "camelyon16/f1_background"),
-    ),
-    {
-        "all_ones": (None, 66.01, 0.00, None, 59.44, 0.00),
-        "pn": (None, 65.52, 24.08, None, 31.15, 37.36),
-        "erase": (7.50, 65.60, 25.01, 8.61, 31.30, 42.48),
-        "cam_max": (1.25, 66.00, 26.32, 10.06, 48.28, 81.92),
-        "cam_lse": (1.25, 66.05, 27.93, 1.51, 64.31, 63.78),
-        "grad_cam": (0.00, 66.30, 21.30, 2.40, 62.78, 79.05),
-        "cam_avg": (0.00, 66.90, 17.88, 2.40, 62.75, 79.05),
-        "wildcat": (1.25, 67.21, 22.96, 1.48, 62.73, 72.59),
-        "deep_mil": (2.50, 68.52, 41.34, 1.93, 59.01, 36.94),
-        "eem": (0.00, 72.11, 69.07, 6.26, 67.98, 88.80),
-        "sem": (0.00, 71.94, 69.23, 6.95, 68.26, 88.55),
-        "unet": (None, 90.19, 88.52, None, 71.11, 89.68),
-    },
-)
-
-MAXMIN_TABLE_3 = Table(
-    "Max-min uncertainty, Table 3: one 522x775 image on a GTX 1080 Ti",
-    ("parameters", "seconds"),
-    {
-        "pn": (11_330_122, 0.0034),
-        "erase": (11_326_016, 0.0027),
-        "cam_max": (11_177_538, 0.3111),
-        "cam_lse": (11_177_538, 0.3790),
-        "grad_cam": (11_177_538, 5.2132),
-        "cam_avg": (11_177_538, 0.3295),
-        "wildcat": (11_180_616, 0.3596),
-        "deep_mil": (11_243_460, 0.4523),
-        "eem": (11_335_252, 0.0190),
-        "sem": (11_335_252, 0.0190),
-        "unet": (14_154_706, 0.0081),
-    },
-)
-
-MAXMIN_TABLE_4 = Table(
-    "Max-min uncertainty, Table 4: what each term adds, GlaS test split; ResNet-18",
-    ("glas/error", "glas/f1_foreground", "glas/f1_background"),
-    {
-        "wildcat": (1.25, 67.21, 22.96),
-        "foreground": (1.25, 71.54, 49.23),
-        "foreground + background, eem": (1.25, 72.54, 61.82),
-        "foreground + background, eem, size constraints": (0.00, 72.11, 69.07),
-        "foreground + background, sem": (1.25, 72.96, 61.95),
-        "foreground + background, sem, size constraints": (0.00, 71.94, 69.23),
     },
 )

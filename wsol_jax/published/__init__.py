@@ -1,0 +1,45 @@
+"""The numbers both papers print, as plain data, so that a report can stand beside them."""
+
+from wsol_jax.published import maxmin, pixelcam
+from wsol_jax.published.table import Table
+
+# The checkpoint that each paper's numbers are of, by its metric; U-Nets and PN have no B-CL.
+REPORTED = {"pxap": ("b_loc",), "dice": ("b_cl", "b_loc")}
+
+
+def lookup(
+    *, data: str, backbone: str, method: str, pixelcam: bool = False, negev: bool = False
+) -> dict[str, float] | None:
+    """The published numbers of one method, by quantity, or None where the papers have no such row.
+
+    Args:
+      data: "glas" or "camelyon16".
+      backbone: "resnet50", "vgg16", "inception_v3" or "deit_tiny_patch16_224" (PixelCAM), or
+        "resnet18" (max-min).
+      method: the baseline or its read-out, such as "layer_cam".
+      pixelcam, negev: whether that method is trained on top of it.
+
+    Returns:
+      percentages, such as {"pxap": 83.6, "accuracy": 100.0, "tp": 77.6, ...}; the max-min paper
+      has "error", "f1_foreground" and "f1_background" instead.
+    """
+    name = method + " + pixelcam" * pixelcam + " + negev" * negev
+    row = {}
+    for table in tables(backbone):
+        transformer = backbone == "deit_tiny_patch16_224"  # in Table 1 like ResNet-50, for SAT
+        if name in table.rows and transformer == (method == "sat"):
+            row |= dict(zip(table.columns, table.rows[name], strict=True))
+    start = f"{data}/"
+    numbers = {column: number for column, number in row.items() if number is not None}
+    return {k.removeprefix(start): v for k, v in numbers.items() if k.startswith(start)} or None
+
+
+def tables(backbone: str) -> tuple[Table, ...]:
+    """The tables that hold the main results of a backbone; empty where there are none."""
+    return {
+        "resnet50": (pixelcam.TABLE_1, pixelcam.TABLE_6),
+        "deit_tiny_patch16_224": (pixelcam.TABLE_1,),
+        "vgg16": (pixelcam.TABLE_7,),
+        "inception_v3": (pixelcam.TABLE_8,),
+        "resnet18": (maxmin.TABLES_1_2, maxmin.TABLE_4),
+    }.get(backbone, ())
