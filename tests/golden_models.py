@@ -2,7 +2,10 @@
 
 import functools
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
+import flax.linen as nn
 import golden_cases
 import jax
 import jax.numpy as jnp
@@ -57,6 +60,30 @@ AS_IN_TRAINING = {  # XLA's defaults, where conftest.py sets others
     "xla_cpu_parallel_codegen_split_count": 32,
 }
 LABELS = jnp.array([0, 1])
+ENCODED = {}
+
+
+class Given(nn.Module):
+    """An encoder whose feature levels are a variable: `Encoded.levels`."""
+
+    def __call__(self, image, keys=None, train=False):
+        return self.get_variable("levels", "given")
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of the recorded images.
+
+    Attributes:
+      params: its parameters.
+      levels: its features.
+      stats: its batch statistics, after a step if in training.
+      gradients: cotangents of the levels -> gradients of the parameters; None if not asked for.
+    """
+
+    params: dict
+    levels: tuple
+    stats: dict
+    gradients: Callable | None
 
 
 def known(prefix, *parts):
@@ -72,12 +99,8 @@ def compiled(function):
 
 @functools.cache
 def images(dtype="float32"):
-    return jnp.asarray(golden_cases.inputs()[0], dtype)
-
-
-def float64_images():
-    """The recorded network input: float32 values, upcast."""
-    return jnp.asarray(golden_cases.inputs()[0].astype(np.float32), jnp.float64)
+    """The recorded network input: float32 values, in float64 too."""
+    return jnp.asarray(golden_cases.inputs()[0].astype(np.float32), dtype)
 
 
 def encoder_name(case: Case) -> str:
@@ -89,9 +112,45 @@ def encoder_name(case: Case) -> str:
     return case.spec.get("encoder") or case.spec.get("spec", {}).get("enc", "resnet50")
 
 
-def build(case: Case, name: str, **keywords) -> method.Method:
-    """The method `name` on the case's backbone and head."""
-    return method.build(name, ENCODERS[encoder_name(case)](), head(case), **keywords)
+def build(case: Case, name: str, encoder: nn.Module | None = None, **keywords) -> method.Method:
+    """The method `name` on the case's backbone, or on another encoder, and head."""
+    encoder = encoder or ENCODERS[encoder_name(case)]()
+    return method.build(name, encoder, head(case), **keywords)
+
+
+def encoded(
+    case: Case, dtype: str = "float32", *, train: bool = False, gradients: bool = False
+) -> Encoded:
+    """What the case's encoder makes of the recorded images, computed once for all cases.
+
+    Weights follow from their names, so that an encoder has the same features in all of them.
+    """
+    key = (encoder_name(case), case.spec["seed"], dtype, train)
+    found = ENCODED.get(key)
+    if found is None or (gradients and not found.gradients):
+        found = _encode(ENCODERS[key[0]](), case.state("encoder."), dtype, train, gradients)
+        ENCODED[key] = found
+    return found
+
+
+def _encode(encoder, state, dtype, train, gradients):
+    filled = weights.assign(shapes(encoder), state)
+    variables = jax.tree.map(lambda x: x.astype(dtype), filled)
+    params, image, backward = variables["params"], images(dtype), None
+
+    def forward(params):
+        inputs = {**variables, "params": params}
+        return encoder.apply(inputs, image, None, train, mutable=["batch_stats"])
+
+    if gradients:
+        lean = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_saveable)
+        encode = compiled(functools.partial(jax.vjp, lean, has_aux=True))
+        levels, pullback, updates = encode(params)
+        pull_back = compiled(lambda pullback, cotangents: pullback(cotangents)[0])
+        backward = functools.partial(pull_back, pullback)
+    else:
+        levels, updates = compiled(forward)(params)
+    return Encoded(params, levels, updates.get("batch_stats", {}), backward)
 
 
 def head(case: Case, **keywords):
@@ -115,6 +174,18 @@ def variables(built, case: Case, dtype=jnp.float32, **constants):
     """Initial variables, all of them replaced by the case's weights, or by constants."""
     filled = weights.assign(shapes(built.model), {**renamed(case.state()), **constants})
     return jax.tree.map(lambda x: x.astype(dtype), filled)
+
+
+def given(built, case: Case, encoder: Encoded):
+    """Variables of a method on `Given` levels: the case's weights, and the levels."""
+    levels = {"encoder": {"given": encoder.levels}}
+    create = functools.partial(built.model.apply, mutable=["params", "batch_stats"])
+    rngs = {"params": jax.random.key(0)}
+    _, blank = jax.eval_shape(lambda image: create({"levels": levels}, image, rngs=rngs), images())
+    state = {k: v for k, v in renamed(case.state()).items() if not k.startswith("encoder.")}
+    filled = weights.assign(blank, state)
+    dtype = encoder.levels[-1].dtype
+    return {**jax.tree.map(lambda x: x.astype(dtype), filled), "levels": levels}
 
 
 @functools.cache

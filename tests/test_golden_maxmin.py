@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import LABELS, close, compiled, float64_images, images, nchw
+from golden_models import LABELS, close, compiled, images, nchw
 from test_golden_methods import check_gradients, combine, named, norms
 
 from wsol_jax import heads, losses, method, ops
@@ -168,7 +168,7 @@ def test_gradients_in_float64(case):
     inverse_t = np.float32(0.2)  # the original keeps t, and so 1/t, in single precision
     with jax.enable_x64(True):
         t = 1 / float(inverse_t)
-        (total, outputs), gradients = gradient(case, float64_images(), compiled, t=t)
+        (total, outputs), gradients = gradient(case, images("float64"), compiled, t=t)
     close(outputs["image_logits"], case.arrays["f64/cl_scores_seg"], 1e-8)
     close(outputs["logits"], case.arrays["f64/scores_pos"], 1e-8)
     close(outputs["background_logits"], case.arrays["f64/scores_neg"], 1e-8)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import LABELS, close, compiled, float64_images, images, known, nchw
+from golden_models import LABELS, close, compiled, images, known, nchw
 
 from wsol_jax import ops, seeds
 from wsol_jax.backbones import weights
@@ -24,13 +24,19 @@ def _highest_precision():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_activations():
+    yield
+    golden_models.ENCODED.clear()
+
+
 def pixelcam(case, **keywords):
     """PixelCAM of a recorded case."""
     options = case.spec["spec"]["aux"]
     depth = next((PIXEL_HEADS[k] for k in options if k in PIXEL_HEADS), "linear")
     norm = options.get("batch_norm", False)
     return golden_models.build(
-        case, "pixelcam", pixel_head=depth, pixel_batch_norm=norm, **keywords
+        case, "pixelcam", golden_models.Given(), pixel_head=depth, pixel_batch_norm=norm, **keywords
     )
 
 
@@ -39,14 +45,25 @@ def outputs_of(name):
     """What the model of a recorded case says of the images."""
     case = next(case for case in golden_cases.cases(name) if case.name == name)
     built = decoded(case)[1] if name.startswith("06_") else pixelcam(case)
-    return jax.jit(built.model.apply)(golden_models.variables(built, case), images())
+    return jax.jit(built.model.apply)(variables_of(built, case), images())
+
+
+def variables_of(built, case, dtype="float32"):
+    """The weights of a method on the features that the case's encoder has of the images."""
+    return golden_models.given(built, case, golden_models.encoded(case, dtype))
+
+
+def number_of_parameters(variables, case):
+    """Of the method with its encoder."""
+    parts = (variables["params"], golden_models.encoded(case).params)
+    return sum(x.size for x in jax.tree.leaves(parts))
 
 
 @known("04_", "")
 def test_pixelcam_maps(case):
     built = pixelcam(case)
-    variables = golden_models.variables(built, case)
-    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
+    variables = variables_of(built, case)
+    assert number_of_parameters(variables, case) == case.spec["n_params"]
     outputs = outputs_of(case.name)
     close(outputs["logits"], case.arrays["logits"], 5e-5)
     close(nchw(outputs["pixel_logits"]), case.arrays["pixel_logits"], 5e-5)
@@ -77,7 +94,7 @@ def test_pixelcam_losses(case):
         ("lambda1_224_camelyon_neg_images_skipped", built, positive),
     ]:
         if name in recorded:
-            total, _ = combine(method.loss(outputs, batch_of(pixels, images())))
+            total, _ = combine(method.loss(outputs, batch_of(images(), seeds=pixels)))
             assert float(total) == pytest.approx(recorded[name]["total"], rel=2e-5, abs=1e-6)
 
 
@@ -85,7 +102,7 @@ def test_pixelcam_losses(case):
 def test_without_seeds_only_the_image_counts(case):
     built = pixelcam(case)
     fine = drawn(case, "224")
-    batch = batch_of(fine._replace(known=jnp.zeros_like(fine.known)), images())
+    batch = batch_of(images(), seeds=fine._replace(known=jnp.zeros_like(fine.known)))
     outputs = {"logits": jnp.ones((2, 2)), "pixel_logits": jnp.ones((2, 28, 28, 2))}
     # The released mean over no pixel is NaN; ours adds nothing, and no gradient either.
     total, terms = combine(built.loss(outputs, batch))
@@ -95,28 +112,25 @@ def test_without_seeds_only_the_image_counts(case):
 
 
 @known("04_", "")
-def test_pixelcam_gradients_in_float64(case):
-    modes = {"lambda1_224": False, "train_mode": True}
+@pytest.mark.parametrize(("mode", "train"), [("lambda1_224", False), ("train_mode", True)])
+def test_pixelcam_gradients_in_float64(case, mode, train):
+    if f"f64/grad_l2:{mode}" not in case.spec["losses"]:
+        pytest.skip(f"{case.name} records no gradients of {mode}")
     with jax.enable_x64(True):
         built = pixelcam(case)
-        variables = golden_models.variables(built, case, jnp.float64)
-        batch = batch_of(drawn(case, "224"), float64_images())
-        for mode, train in modes.items():
-            if f"f64/grad_l2:{mode}" not in case.spec["losses"]:
-                continue
-            (total, (outputs, stats)), gradients = objective(built, variables, batch, train)
-            expected = case.spec["losses"][f"f64/{mode}"][0]
-            assert float(total) == pytest.approx(expected, rel=1e-9)
-            check_gradients(case, f"f64/grad/{mode}", gradients)
-            lengths = norms(gradients, case)
-            for name, value in case.spec["losses"][f"f64/grad_l2:{mode}"].items():
-                assert lengths[name] == pytest.approx(value, rel=1e-7, abs=ZERO), name
-            if train:
-                close(outputs["logits"], case.arrays["f64/train_mode/logits"], 1e-8)
-                running = named({"batch_stats": stats}, case)
-                for name in [n for n in case.arrays if n.startswith("train_mode/encoder.")]:
-                    value = running[name.removeprefix("train_mode/")][case.strides(name)]
-                    close(value, case.arrays[name], 5e-5)
+        batch = batch_of(images("float64"), seeds=drawn(case, "224"))
+        (total, (_, outputs, stats)), gradients = objective(built, case, batch, train)
+        assert float(total) == pytest.approx(case.spec["losses"][f"f64/{mode}"][0], rel=1e-9)
+        check_gradients(case, f"f64/grad/{mode}", gradients)
+        lengths = norms(gradients, case)
+        for name, value in case.spec["losses"][f"f64/grad_l2:{mode}"].items():
+            assert lengths[name] == pytest.approx(value, rel=1e-7, abs=ZERO), name
+        if train:
+            close(outputs["logits"], case.arrays["f64/train_mode/logits"], 1e-8)
+            running = named({"batch_stats": stats}, case)
+            for name in [n for n in case.arrays if n.startswith("train_mode/encoder.")]:
+                value = running[name.removeprefix("train_mode/")][case.strides(name)]
+                close(value, case.arrays[name], 5e-5)
 
 
 @known("05_", "")
@@ -169,14 +183,14 @@ def decoded(case, **keywords):
     """NEGEV or U-Net of a recorded case, with its name."""
     name = "unet" if "_unet_" in case.name else "negev"
     shape = {"channels": tuple(case.spec["decoder_channels"]), "centre": "vgg" in case.name}
-    return name, golden_models.build(case, name, **shape, **keywords)
+    return name, golden_models.build(case, name, golden_models.Given(), **shape, **keywords)
 
 
 @known("06_", "")
 def test_decoders(case):
     name, built = decoded(case)
-    variables = golden_models.variables(built, case)
-    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
+    variables = variables_of(built, case)
+    assert number_of_parameters(variables, case) == case.spec["n_params"]
     outputs = outputs_of(case.name)
     strides = case.strides("map_logits")
     close(nchw(outputs["pixel_logits"])[strides], case.arrays["map_logits"], 5e-5)
@@ -199,15 +213,15 @@ def test_decoder_losses_and_gradients(case):
     with jax.enable_x64(True):
         if "_unet_" in case.name:
             _, built = decoded(case)
-            variables = golden_models.variables(built, case, jnp.float64)
             target = jnp.asarray(golden_cases.masks(), jnp.int32)
-            values, total, gradients = evaluated(built, variables, {"mask": target})
+            batch = batch_of(images("float64"), mask=target)
+            (total, (values, *_)), gradients = objective(built, case, batch)
             assert values["pixel"] == pytest.approx(recorded["seg_ce"], rel=2e-5)
         else:
             _, built = decoded(case, size_weight=1.0)
-            variables = golden_models.variables(built, case, jnp.float64)
             target = seeds.dense(drawn(case, "224"), (224, 224))
-            values, total, gradients = evaluated(built, variables, {"target": target})
+            batch = batch_of(images("float64"), target=target)
+            (total, (values, *_)), gradients = objective(built, case, batch)
             every = recorded["self_learning_negev(apply_negative_samples=True)"]
             assert values["pixel"] == pytest.approx(every, rel=2e-5)
             size = recorded["max_sizepos_negev(elb t=1.0)"]
@@ -225,7 +239,7 @@ def test_negev_terms_of_negative_images(case):
     _, built = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
     target = seeds.dense(drawn(case, "224"), (224, 224))
     target = jnp.where((LABELS > 0)[:, None, None], target, seeds.IGNORE)
-    batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, "target": target}
+    batch = batch_of(images(), target=target)
     _, values = combine(built.loss(outputs_of(case.name), batch))
     positive = recorded["self_learning_negev(apply_negative_samples=False)"]
     assert values["pixel"] == pytest.approx(positive, rel=2e-5)
@@ -238,7 +252,7 @@ def evaluated(built, variables, batch):
     batch = {"label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, **batch}
 
     def objective(params):
-        outputs = built.model.apply({**variables, "params": params}, float64_images())
+        outputs = built.model.apply({**variables, "params": params}, images("float64"))
         return combine(built.loss(outputs, batch))
 
     (total, values), gradients = compiled(jax.value_and_grad(objective, has_aux=True))(
@@ -273,20 +287,38 @@ def combine(terms):
     return sum(weight * values[name] for name, (weight, _) in terms.items()), values
 
 
-def objective(built, variables, batch, train=False):
-    """Total loss, (outputs, batch statistics), and the gradients of all parameters."""
+def objective(built, case, batch, train=False):
+    """Total loss, (its terms, outputs, batch statistics), and the gradients of all parameters.
 
-    def loss(params):
+    Those of the encoder follow from those of its features.
+    """
+    frozen = "encoder" in built.frozen
+    encoder = golden_models.encoded(case, "float64", train=train, gradients=not frozen)
+    variables = golden_models.given(built, case, encoder)
+
+    def loss(learned):
         outputs, updates = built.model.apply(
-            {**variables, "params": params}, batch["image"], None, train, mutable=["batch_stats"]
+            {**variables, **learned}, batch["image"], None, train, mutable=["batch_stats"]
         )
-        return combine(built.loss(outputs, batch))[0], (outputs, updates.get("batch_stats", {}))
+        total, values = combine(built.loss(outputs, batch))
+        return total, (values, outputs, updates.get("batch_stats", {}))
 
-    return compiled(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    learned = {name: variables[name] for name in ("params", "levels")}
+    (total, (values, outputs, stats)), gradients = compiled(jax.value_and_grad(loss, has_aux=True))(
+        learned
+    )
+    of_levels = gradients["levels"]["encoder"]["given"]
+    if frozen:
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_levels))
+        of_encoder = jax.tree.map(jnp.zeros_like, encoder.params)
+    else:
+        of_encoder = encoder.gradients(of_levels)
+    stats = {**stats, "encoder": encoder.stats}
+    return (total, (values, outputs, stats)), {**gradients["params"], "encoder": of_encoder}
 
 
-def batch_of(seed_pixels, image):
-    return {"image": image, "label": LABELS, "valid": jnp.ones(2, bool), "seeds": seed_pixels}
+def batch_of(image, **targets):
+    return {"image": image, "label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, **targets}
 
 
 def check_gradients(case, prefix, gradients):

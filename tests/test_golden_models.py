@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import close, float64_images, images, known, nchw
+from golden_models import close, images, known, nchw
 
 from wsol_jax import cams, ops
 from wsol_jax import method as methods
-from wsol_jax.backbones import resnet, weights
+from wsol_jax.backbones import weights
 
 READOUTS = {
     "CAM": cams.cam,
@@ -19,7 +19,6 @@ READOUTS = {
     "GradCAMpp": cams.grad_cam_pp,
     "LayerCAM": cams.layer_cam,
 }
-FEATURES = {}
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +66,9 @@ def test_patch_tokens(case):
 
 @known("02_", "")
 def test_pooling_heads(case):
-    built = golden_models.build(case, "classifier")
-    variables = golden_models.variables(built, case)
-    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == case.spec["n_params"]
-    features, head = encoded(case, built, variables, images())
+    features, head, variables = encoded(case)
+    parts = (variables["params"], golden_models.encoded(case).params)
+    assert sum(x.size for x in jax.tree.leaves(parts)) == case.spec["n_params"]
     close(head.score(features), case.arrays["logits"], 5e-5)
     close(nchw(features)[case.strides("features_last")], case.arrays["features_last"], 5e-5)
     close(jnp.mean(features, (1, 2)), case.arrays["lin_ft_gap"], 5e-5)
@@ -85,26 +83,20 @@ def test_pooling_heads(case):
 @known("02_", "WildCat")
 def test_wildcat_with_the_lowest_scores(case):
     """The recorded form halves the sum of both terms, which the paper does not."""
-    keywords = {k: case.spec["kwargs"][k] for k in ("kmin", "alpha")}
-    built = methods.build("classifier", resnet.resnet50(), golden_models.head(case, **keywords))
-    features, head = encoded(case, built, golden_models.variables(built, case), images())
+    features, head, _ = encoded(case, **{k: case.spec["kwargs"][k] for k in ("kmin", "alpha")})
     close(head.score(features) / 2, case.arrays["logits_if_kmin_term_were_effective"], 5e-5)
 
 
 @known("02_", "")
 def test_pooling_heads_in_float64(case):
     with jax.enable_x64(True):
-        built = golden_models.build(case, "classifier")
-        variables = golden_models.variables(built, case, jnp.float64)
-        features, head = encoded(case, built, variables, float64_images())
+        features, head, _ = encoded(case, "float64")
         close(head.score(features), case.arrays["f64/logits"], 1e-8)
 
 
 @known("03_", "")
 def test_readouts(case):
-    built = golden_models.build(case, "classifier")
-    variables = golden_models.variables(built, case)
-    features, head = encoded(case, built, variables, images())
+    features, head, variables = encoded(case)
     recorded = [image for image in range(2) if f"img{image}/CAM/class0/raw" in case.arrays]
     for label in range(2):
         classes = jnp.full(2, label)
@@ -129,18 +121,15 @@ def test_readouts(case):
             close(published[image], case.arrays[name], 2e-4)
 
 
-def encoded(case, built, variables, image):
-    """Features of the recorded images, and the head as functions of features.
-
-    Weights follow from their names, so an encoder has the same features in every case.
-    """
-    apply = built.model.apply
-    key = (golden_models.encoder_name(case), case.spec["seed"], image.dtype)
-    if key not in FEATURES:
-        FEATURES[key] = jax.jit(functools.partial(apply, method="encode"))(variables, image)
+def encoded(case, dtype="float32", **keywords):
+    """Features of the recorded images, the head as functions of features, and its variables."""
+    pooling = golden_models.head(case, **keywords)
+    built = methods.build("classifier", golden_models.Given(), pooling)
+    encoder = golden_models.encoded(case, dtype)
+    variables = golden_models.given(built, case, encoder)
     names = ("classify", "class_maps")
-    head = cams.Head(*(functools.partial(apply, variables, method=n) for n in names))
-    return FEATURES[key], head
+    head = cams.Head(*(functools.partial(built.model.apply, variables, method=n) for n in names))
+    return encoder.levels[-1], head, variables
 
 
 def check_map(case, stem, raw):

@@ -46,7 +46,7 @@ def test_step_decay(case):
 def test_parameter_groups(case):
     recorded = case.spec["groups"]["pixelcam_resnet50"]
     pixelcam = golden_cases.cases("04_pixelcam_resnet50_WGAP_linear")[0]
-    built = test_golden_methods.pixelcam(pixelcam)
+    built = golden_models.build(pixelcam, "pixelcam")
     params = golden_models.shapes(built.model)["params"]
     labels = jax.tree.leaves(optimizer.groups(params, FAST))
     sizes = [x.size for x in jax.tree.leaves(params)]
@@ -65,10 +65,10 @@ def test_five_training_steps_in_float64(case):
         )
         params = variables["params"]
         state = train.State(jnp.int32(0), params, variables["batch_stats"], transform.init(params))
-        image = golden_models.float64_images()
+        image = golden_models.images("float64")
         step = compiled(lambda state, batch: train.update(built, transform, state, batch, None))
         for number, expected in enumerate(case.arrays["f64/trajectory"]):
-            batch = test_golden_methods.batch_of(seeds_of(case, number), image)
+            batch = test_golden_methods.batch_of(image, seeds=seeds_of(case, number))
             state, losses = step(state, batch)
             got = [losses["total"], losses["image"], losses["pixel"]]
             close(np.array(got), expected[:3], 1e-7)
