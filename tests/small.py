@@ -1,13 +1,15 @@
 """Small models and batches for the tests: every method, seconds on a laptop."""
 
+import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from configs import common
-from wsol_jax import cpu, experiment, heads, method, optimizer, train
+from wsol_jax import experiment, heads, method, optimizer, train
 from wsol_jax.backbones import double_conv, resnet, vit
 from wsol_jax.data import splits
 
@@ -22,6 +24,7 @@ METHODS = {
     "maxmin": {"normalize": "batch", "background_weight": 0.1},
 }
 WILDCAT = {"name": "wildcat", "modalities": 3, "dropout": 0.1, "background_row": False}
+FRESH = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "sigma": 0.15}  # values of fresh variables
 SHALLOW = (1, 1, 0, 0)  # blocks of a ResNet: its last two layers are the second one's features
 
 
@@ -68,8 +71,12 @@ def state_of(built: method.Method, variables: dict) -> train.State:
 
 def shapes(built: method.Method, size: int = SIZE) -> dict:
     """Shapes of the variables, without values."""
-    image = jnp.zeros((1, size, size, 3))
-    return jax.eval_shape(built.model.init, jax.random.key(0), image)
+    return _shapes(built.model, size)
+
+
+@functools.cache
+def _shapes(model, size):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
 def zeros(built: method.Method, size: int = SIZE) -> dict:
@@ -78,9 +85,18 @@ def zeros(built: method.Method, size: int = SIZE) -> dict:
 
 
 def initialize(built: method.Method, size: int = SIZE) -> dict:
-    """Fresh variables, compiled in no time."""
-    init = jax.jit(built.model.init, compiler_options=cpu.run_once_options())
-    return init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    """Fresh variables, drawn by NumPy: nothing is compiled."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map_with_path(
+        lambda path, leaf: _fresh(path[-1].key, leaf, rng), shapes(built, size)
+    )
+
+
+def _fresh(name, leaf, rng):
+    if name in FRESH:
+        return jnp.full(leaf.shape, FRESH[name], leaf.dtype)
+    fan_in = math.prod(leaf.shape[:-1])
+    return jnp.asarray(rng.normal(0, math.sqrt(2 / fan_in), leaf.shape), leaf.dtype)
 
 
 def batch(number: int) -> dict[str, np.ndarray]:
