@@ -31,19 +31,20 @@ SHALLOW = (1, 1, 0, 0)  # blocks of a ResNet: its last two layers are the second
 def small_method(name: str, axis: str | None = None, **keywords) -> method.Method:
     """A method on a ResNet of two stages' width, or on a transformer of four blocks."""
     encoder = resnet.ResNet(SHALLOW, bottleneck=True, width=8, axis_name=axis)
-    head = heads.build("wgap", 2)
     if name == "sat":
         encoder = vit.ViT(width=16, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
-        head = heads.build("conv_gap", 2)
-    if name == "maxmin":
-        head = heads.build(num_classes=2, **WILDCAT)
-    return method.build(name, encoder, head, **{**METHODS[name], **keywords})
+    return _method(name, encoder, keywords)
 
 
 def tiny_method(name: str, axis: str | None = None, **keywords) -> method.Method:
     """A method on an encoder of four convolutions."""
-    encoder = double_conv.Pyramid((4, 8), axis_name=axis)
-    return method.build(name, encoder, heads.build("wgap", 2), **keywords)
+    return _method(name, double_conv.Pyramid((4, 8), axis_name=axis), keywords)
+
+
+def _method(name, encoder, keywords):
+    head = {"sat": {"name": "conv_gap"}, "maxmin": WILDCAT}.get(name, {"name": "wgap"})
+    pooling = heads.build(num_classes=2, **head)
+    return method.build(name, encoder, pooling, **{**METHODS[name], **keywords})
 
 
 def transform(built: method.Method | None = None):

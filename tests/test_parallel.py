@@ -12,15 +12,12 @@ from small import BATCH, METHODS, batch, begin, shapes, small_method, state_of, 
 
 from wsol_jax import parallel, train
 
-ENGINES = (
-    "pixelcam",
-    "negev",
-    "maxmin",
-)  # of the others, every term and module is tested by itself
+# Of the others, every term and module is tested by itself.
+ENGINES = ("pixelcam", "negev", "maxmin")
 PROGRAM = """
 import pathlib, sys
 import jax, numpy as np
-from small import begin, batch, small_method, transform
+from small import begin, batch, tiny_method, transform
 from wsol_jax import parallel, train
 
 
@@ -30,11 +27,11 @@ def wide(state):
 
 jax.config.update("jax_enable_x64", True)  # rounding, at the kink of a ReLU, is no small matter
 names, results = sys.argv[2:], {}
-starts = {name: jax.device_get(wide(begin(small_method(name)))) for name in names}
+starts = {name: jax.device_get(wide(begin(tiny_method(name)))) for name in names}
 for name in names:
     for kind, devices in [("one", jax.devices()[:1]), ("jit", None), ("pmap", None)]:
         engine = parallel.engine("pmap" if kind == "pmap" else "jit", devices)
-        method = small_method(name, axis=engine.axis)
+        method = tiny_method(name, axis=engine.axis)
         step = engine.compile(train.make_step(method, transform(method), 32, axis=engine.axis))
         state = engine.place(starts[name])
         for number in range(2):

