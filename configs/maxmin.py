@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+# Converted from http://sceneparsing.csail.mit.edu/model/pretrained_resnet/resnet18-imagenet.pth
 DEEP_STEM = "weights/resnet18_deep_stem.safetensors"
 PLAIN = "timm/resnet18.tv_in1k"
 DATA = ("glas", "camelyon16")
