@@ -66,6 +66,14 @@ def test_examples_are_the_published_patches_in_order(few, folder, place):
             np.testing.assert_array_equal(read, expected)
 
 
+def test_no_validation_pixels_are_published_for_disjoint_slides(few, folder):
+    options = {"sizing": pictures.Sizing(32), "folder": folder}
+    assert camelyon16.examples("valpx", folder=folder) == ()
+    assert sources.open_split("camelyon16", "valpx", **options) is None
+    published = sources.open_split("camelyon16", "valpx", division="patch_fold2", **options)
+    assert published.size == len(few["valpx", "patch_fold2"])
+
+
 def test_both_sources_give_equal_batches(few, folder, tmp_path):
     sizing = pictures.Sizing(32)
     options = {"sizing": sizing, "folder": folder}

@@ -255,7 +255,7 @@ def test_absent_folder_means_download(tmp_path, data_dir, monkeypatch):
             "glass",
             "train",
             "memory",
-            r"unknown data set 'glass'; have \['camelyon16', 'glas', 'synthetic_glands'\]",
+            r"unknown data set 'glass'; have \['camelyon16', 'folder', 'glas', 'synth",
         ),
         (
             "glas",

@@ -91,14 +91,16 @@ def accuracy(scores: Scores) -> float | None:
     return None if scores.accuracy is None else scores.accuracy.compute()
 
 
-def summarize(scores: Scores, name: str, threshold: float) -> dict[str, Any]:
-    """The numbers of one kind of map, in percent.
+def summarize(scores: Scores, name: str, threshold: float | None) -> dict[str, Any]:
+    """The numbers of one kind of map, in percent; accuracy alone where no pixel has a label.
 
     Args:
       name: of the map.
-      threshold: operating point chosen on other images.
+      threshold: operating point chosen on other images, if there are such.
     """
-    return {"accuracy": accuracy(scores), **scores.maps[name].summary(threshold)}
+    judged = scores.maps[name]
+    numbers = judged.summary(threshold) if np.any(judged.pixels) else {}
+    return {"accuracy": accuracy(scores), **numbers}
 
 
 def to_size(

@@ -42,12 +42,15 @@ BACKBONES = {
 
 
 class Data(NamedTuple):
-    """The splits of a run: `train` larger than the crop, all others at the size of evaluation."""
+    """The splits of a run: `train` larger than the crop, all others at the size of evaluation.
+
+    `valpx` is None where no validation image has pixel labels.
+    """
 
     train: splits.Split
     seen: splits.Split  # the training images without augmentation
     valcl: splits.Split
-    valpx: splits.Split
+    valpx: splits.Split | None
     test: splits.Split
 
 
@@ -83,13 +86,14 @@ def open_data(config: Any) -> Data:
             "the training images differ in shape, and so would the CAMs that the second phase "
             "learns from; expected one shape: pass --config.keep_aspect=False"
         )
-    return Data(
-        train=train,
-        seen=seen,
-        valcl=split("valcl"),
-        valpx=split("valpx"),
-        test=split("test"),
-    )
+    valpx = split("valpx")
+    if valpx is None and config.baseline and config.baseline.cam_checkpoint == "b_loc":
+        raise ValueError(
+            f"{config.data.name} has no pixel-labelled validation images (split 'valpx'), by which "
+            "B-LOC is chosen, whose CAMs the second phase learns from; pass "
+            "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
+        )
+    return Data(train, seen, valcl=split("valcl"), valpx=valpx, test=split("test"))
 
 
 def build(config: Any, section: Any, axis: str | None = None) -> method.Method:

@@ -26,7 +26,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: run
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write (default: in the workdir).")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "b_loc", "predict: last, b_cl or b_loc.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One run over the processes of a TPU pod, SLURM or Kubernetes."
 )

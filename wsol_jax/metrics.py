@@ -87,21 +87,21 @@ class PxAP(_Counts):
         """The operating point that these images would choose."""
         return pixel_counts.best_threshold(self.counts)
 
-    def summary(self, threshold: float) -> dict[str, Any]:
+    def summary(self, threshold: float | None) -> dict[str, Any]:
         """The numbers of a split, in percent.
 
         Args:
-          threshold: operating point chosen on other images; the one best for these images is
-            reported beside it, under its own name.
+          threshold: operating point chosen on other images, if there are such; the one best for
+            these images is reported beside it, under its own name.
         """
+        points = {"at_best_test_threshold": self.threshold()}
+        if threshold is not None:
+            points["at_validation_threshold"] = threshold
         precision, recall = pixel_counts.curve(self.counts)
         reached = np.isfinite(precision)
         return {
             "pxap": self.compute(),
-            "at_validation_threshold": pixel_counts.rates(self.counts, threshold),
-            "at_best_test_threshold": pixel_counts.rates(
-                self.counts, pixel_counts.best_threshold(self.counts)
-            ),
+            **{name: pixel_counts.rates(self.counts, point) for name, point in points.items()},
             "curve": {
                 "recall": recall[reached].round(5).tolist(),
                 "precision": precision[reached].round(5).tolist(),
@@ -174,13 +174,14 @@ class Dice(_Counts):
         """The boundary."""
         return BOUNDARY
 
-    def summary(self, threshold: float = BOUNDARY) -> dict[str, Any]:
-        """The numbers of a split, in percent.
+    def summary(self, threshold: float | None = None) -> dict[str, Any]:
+        """The numbers of a split, in percent, at the boundary, whatever others have chosen.
 
         The confusion matrix pools all pixels and divides each row, one true class, by its sum.
         `regions` has the share of every image that is foreground, true and predicted, and
         `foreground_share` the mean of the predicted one over the images of each class.
         """
+        del threshold
         background, foreground = self._f1()
         counts, labels = self._images()
         pooled = counts.sum(axis=0)
@@ -189,7 +190,7 @@ class Dice(_Counts):
         predicted = share * counts[:, :, 1].sum(axis=-1)
         return {
             "dice": self.compute(),
-            "threshold": threshold,
+            "threshold": BOUNDARY,
             "f1_foreground": float(foreground),
             "f1_background": float(background),
             "confusion": {"tp": float(tp), "fn": float(fn), "tn": float(tn), "fp": float(fp)},

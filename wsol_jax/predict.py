@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from wsol_jax import augment, evaluate, experiment, logbook, selection, visualize
+from wsol_jax import augment, evaluate, experiment, logbook, metrics, selection, visualize
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+PREFERRED = ("b_loc", "b_cl", "last")  # the first of them that a run has
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
 
 
@@ -31,7 +32,7 @@ def run(
 
     Args:
       images: folder with files that end in one of `SUFFIXES`.
-      checkpoint: "last", "b_cl" or "b_loc".
+      checkpoint: "last", "b_cl" or "b_loc"; where empty, one of `PREFERRED`.
 
     Raises:
       FileNotFoundError: no images, or no trained run.
@@ -42,6 +43,7 @@ def run(
     like = experiment.initialize(config, method)
     best = selection.Best(workdir / config.method.name)
     name = best.maps()[0]
+    checkpoint = checkpoint or next(c for c in PREFERRED if c in best.criteria())
     step = best.step(checkpoint, name)
     variables = best.variables(step, like)
     threshold = _threshold(workdir, config.method.name, name, checkpoint)
@@ -116,7 +118,11 @@ def _threshold(workdir, phase, name, checkpoint):
         )
     numbers = json.loads(path.read_text())["phases"][phase]["maps"][name][checkpoint]
     test = numbers["test"]
-    return test.get("at_validation_threshold", test)["threshold"]
+    chosen = test.get("at_validation_threshold", test)
+    if "threshold" not in chosen:
+        logging.warning("without pixel labels no threshold was chosen: shares are at 0.5")
+        return metrics.BOUNDARY
+    return chosen["threshold"]
 
 
 def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]):

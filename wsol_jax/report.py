@@ -86,7 +86,7 @@ class MapKind(NamedTuple):
 
     @property
     def chosen(self) -> str:
-        """The checkpoint that stands for the map: B-LOC for PxAP, B-CL (if any) for Dice."""
+        """The checkpoint that stands for the map: B-LOC for PxAP, B-CL for Dice, if any."""
         candidates = published.REPORTED[self.metric]
         return next((c for c in candidates if c in self.results), candidates[0])
 
@@ -240,7 +240,9 @@ def _headline(kinds: Sequence[MapKind], metric: str) -> str:
     """The gain of the last phase over the first or, of a single phase, its best map's scores."""
     scored = [kind for kind in kinds if _is_number(kind.score)]
     if not scored:
-        return "No test results yet"
+        known = [kind for kind in kinds if _is_number(kind.scores.get("accuracy"))]
+        rightly = [f"{k.title} classifies {k.scores['accuracy']:.1f} % rightly" for k in known]
+        return "; ".join(rightly[-1:]) or "No test results yet"
     first, last = scored[0], scored[-1]
     if metric == "dice":
         named = [f"{SCORES[metric][k]} {v:.1f}" for k, v in last.scores.items() if _is_number(v)]
@@ -294,15 +296,16 @@ def _mixed(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[str, str]]:
     """Precision-recall curves or region sizes, then the selection curves of each kind of map."""
     figures = []
-    tested = [kind for kind in kinds if at(kind.results, "b_loc", "test", "curve")]
+    tested = [kind for kind in kinds if at(kind.results, kind.chosen, "test", "curve")]
     if tested:
         labels = [f"{kind.title} {number(kind.score)}" for kind in tested]
         curves = [
-            visualize.Curve(kind.place, label, **kind.results["b_loc"]["test"]["curve"])
+            visualize.Curve(kind.place, label, **kind.results[kind.chosen]["test"]["curve"])
             for kind, label in zip(tested, labels, strict=True)
         ]
         drawing = _themed(visualize.precision_recall_figure, curves, constant_map=constant_map)
-        figures.append({"title": "Precision and recall of test pixels, at B-LOC", **drawing})
+        title = f"Precision and recall of test pixels, at {name_of(tested[0].chosen)}"
+        figures.append({"title": title, **drawing})
     for kind in kinds:
         for split, name in REGIONS.items():
             regions = at(kind.results, kind.chosen, split, "regions")

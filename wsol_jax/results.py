@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, published, selection
+from wsol_jax import evaluate, experiment, logbook, metrics, published, selection
 from wsol_jax.data import memory, pictures
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
@@ -29,13 +29,14 @@ def collect(
     """Evaluates the phases of a finished run and writes `metrics.json` and `gallery.npz`.
 
     For every kind of map the last, B-CL and B-LOC checkpoints are reported, each with the threshold
-    chosen on `valpx` and, beside it, the one best for the test images themselves.
+    chosen on `valpx` and, beside it, the one best for the test images themselves; of what has no
+    pixel labels, accuracy alone.
     """
     numbers = {
         "name": config.name,
         "data": experiment.keywords(config.data),
         "seed": config.seed,
-        "floors": floors(config, data, phases[0]),
+        "floors": floors(config, data, phases[0]) if _annotated(data.test) else {},
         "phases": {},
     }
     shown = _shown(data.test)
@@ -91,8 +92,11 @@ def _phase_results(config, data, phase, shown):
     drawn = {}
     for step in sorted(set(wanted.values())):
         variables = phase.evaluator.place(best.variables(step, phase.start))
+        splits = {name: getattr(data, name) for name in SPLITS[config.metric]}
         scores = {
-            s: phase.evaluator.scores(variables, getattr(data, s)) for s in SPLITS[config.metric]
+            name: phase.evaluator.scores(variables, split)
+            for name, split in splits.items()
+            if split is not None
         }
         for (criterion, name), at in wanted.items():
             if at == step:
@@ -113,17 +117,16 @@ def _phase_results(config, data, phase, shown):
 
 
 def _summary(scores, name):
-    chosen_on = scores["valpx"].maps[name]
-    threshold = chosen_on.threshold()
-    numbers = {
-        "valcl": {"accuracy": evaluate.accuracy(scores["valcl"])},
-        "valpx": {chosen_on.name: chosen_on.compute()},
-        "test": evaluate.summarize(scores["test"], name, threshold),
-    }
-    if chosen_on.name == "dice":
+    numbers, threshold = {"valcl": {"accuracy": evaluate.accuracy(scores["valcl"])}}, None
+    if "valpx" in scores:
+        chosen_on = scores["valpx"].maps[name]
+        threshold = chosen_on.threshold()
+        numbers["valpx"] = {chosen_on.name: chosen_on.compute()}
+    numbers["test"] = evaluate.summarize(scores["test"], name, threshold)
+    if "seen" in scores:
         for split in ("seen", "valcl"):
             summary = evaluate.summarize(scores[split], name, threshold)
-            numbers[split] = {key: summary[key] for key in ("accuracy", "regions")}
+            numbers[split] = {key: summary.get(key) for key in ("accuracy", "regions")}
     return numbers
 
 
@@ -135,6 +138,14 @@ def _all_foreground(split):
         for mask in batch["mask"][batch["valid"]]
     ]
     return float(100 * np.mean([2 * share / (1 + share) for share in f if share > 0]))
+
+
+def _annotated(split):
+    """Whether any pixel of a split has a label."""
+    return any(
+        np.any(batch["mask"][batch["valid"]] != metrics.IGNORED)
+        for batch in split.ordered(min(split.size, 32))
+    )
 
 
 def _shown(split):

@@ -1,8 +1,8 @@
 """Which checkpoint counts: best classification (B-CL), best localization (B-LOC) and the last.
 
 After every epoch, and before the first, label accuracy is measured on `valcl` and the metric of the
-maps on the few pixel-labelled images of `valpx`; the best of each is kept, ties going to the latest
-epoch.
+maps on the few pixel-labelled images of `valpx`, if there are any; the best of each is kept, ties
+going to the latest epoch.
 """
 
 import dataclasses
@@ -28,11 +28,13 @@ class Memory:
       history: one row of numbers per evaluated epoch.
       best: criterion -> {"epoch", "step", "value"}; a B-LOC criterion is "b_loc/<map>".
       losses: of the steps since the last row of the history.
+      maps: names of the maps that the phase makes.
     """
 
     history: list = dataclasses.field(default_factory=list)
     best: dict = dataclasses.field(default_factory=dict)
     losses: list = dataclasses.field(default_factory=list)
+    maps: list = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -58,10 +60,12 @@ class Validation:
             {"params": state.params, "batch_stats": state.batch_stats}
         )
         classified = self._phase.evaluator.scores(variables, self._data.valcl)
-        localized = self._phase.evaluator.scores(variables, self._data.valpx)
         accuracy = evaluate.accuracy(classified)
         values = {} if accuracy is None else {"b_cl": accuracy}
-        values |= {f"b_loc/{name}": maps.compute() for name, maps in localized.maps.items()}
+        memory.maps = list(classified.maps)
+        if self._data.valpx is not None:
+            localized = self._phase.evaluator.scores(variables, self._data.valpx)
+            values |= {f"b_loc/{name}": localized.maps[name].compute() for name in memory.maps}
         row = {"epoch": epoch, "step": int(state.step), "seconds": self._seconds(memory)}
         row |= _means(memory.losses)
         row |= {self._title(criterion): value for criterion, value in values.items()}
@@ -99,8 +103,9 @@ class Validation:
         return f"valpx/{self._metric}/{criterion.removeprefix('b_loc/')}"
 
     def _overlays(self, variables):
-        maps = self._phase.evaluator.maps(variables, self._data.valpx)
-        batch = next(self._data.valpx.ordered(min(OVERLAYS, self._data.valpx.size)))
+        shown = self._data.valcl if self._data.valpx is None else self._data.valpx
+        maps = self._phase.evaluator.maps(variables, shown)
+        batch = next(shown.ordered(min(OVERLAYS, shown.size)))
         valid, shape = batch["valid"], batch["image"].shape[1:3]  # masks may have another
         images, truth = batch["image"][valid], jax.numpy.asarray(batch["mask"][valid])
         masks = np.asarray(ops.resize_nearest(truth, shape))
@@ -128,11 +133,15 @@ class Best:
 
     def maps(self) -> list[str]:
         """Names of the maps the phase makes."""
-        return [k.removeprefix("b_loc/") for k in self._memory.best if k.startswith("b_loc/")]
+        return self._memory.maps
 
     def criteria(self) -> list[str]:
-        """The criteria that chose a checkpoint; not "b_cl" where images are not classified."""
-        return [c for c in CRITERIA if c != "b_cl" or c in self._memory.best]
+        """The criteria that chose a checkpoint.
+
+        Not "b_cl" where images are not classified, nor "b_loc" without pixel-labelled images.
+        """
+        chosen = {"last", *(criterion.partition("/")[0] for criterion in self._memory.best)}
+        return [criterion for criterion in CRITERIA if criterion in chosen]
 
     def step(self, criterion: str, name: str) -> int:
         """Training step of "last", "b_cl" or "b_loc", the latter by the map called `name`."""
@@ -141,7 +150,10 @@ class Best:
             return self._newest
         key = f"b_loc/{name}" if criterion == "b_loc" else criterion
         if key not in self._memory.best:
-            raise ValueError(f"no map {name!r} was validated in this phase; have {self.maps()}")
+            raise ValueError(
+                f"this phase chose no checkpoint {criterion!r} of the map {name!r}; have "
+                f"{self.criteria()} of {self.maps()}"
+            )
         return self._memory.best[key]["step"]
 
     def epoch(self, step: int) -> int:

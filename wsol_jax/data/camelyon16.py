@@ -9,6 +9,7 @@ import csv
 import functools
 import pathlib
 
+from wsol_jax import choices
 from wsol_jax.data import splits
 from wsol_jax.slides import published_patches, shards
 
@@ -23,7 +24,7 @@ Folder = str | pathlib.Path
 def examples(
     split: str, *, division: str = "slide_disjoint", folder: Folder = "data/camelyon16_p512"
 ) -> tuple[splits.Example, ...]:
-    """The examples of a split, all of them, in the published order.
+    """The examples of a split, all of them, in the published order; none of an unpublished one.
 
     Args:
       division: of the published patches into splits, see `published_patches.read`.
@@ -32,6 +33,9 @@ def examples(
     Raises:
       FileNotFoundError: the folder lacks patches of the split; with how many, and what mends it.
     """
+    choices.require("division", division, DIVISIONS)
+    if split not in published_patches.SPLITS[division]:
+        return ()
     listed = published_patches.read(split, division=division)
     rows = _manifest(pathlib.Path(folder))
     missing = [patch.slide for patch in listed if (patch.slide, patch.x, patch.y) not in rows]

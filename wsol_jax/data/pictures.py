@@ -37,9 +37,10 @@ class Sizing(NamedTuple):
     original_mask: bool = False
 
 
-def read(image: File, mask: File) -> splits.Picture:
-    """An RGB image and its mask of instance numbers, at their own size."""
-    return np.asarray(_decoded(image).convert("RGB")), _read_mask(mask)
+def read(image: File, mask: File | None) -> splits.Picture:
+    """An RGB image and its mask of instance numbers, if there is one, at their own size."""
+    found = None if mask is None else _read_mask(mask)
+    return np.asarray(_decoded(image).convert("RGB")), found
 
 
 def size(file: File) -> tuple[int, int]:
@@ -51,10 +52,16 @@ def size(file: File) -> tuple[int, int]:
 def resize(
     picture: splits.Picture, sizing: Sizing
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "_ _"]]:
-    """The image brought to size, and the mask of its objects: 1 where the number is not 0."""
+    """The image brought to size, and the mask of its objects: 1 where the number is not 0.
+
+    All of the mask is `splits.UNANNOTATED` where the picture has none.
+    """
     image, mask = picture
-    (height, width), target = shapes(image.shape[:2], mask.shape, sizing)
+    own = image.shape[:2] if mask is None else mask.shape
+    (height, width), target = shapes(image.shape[:2], own, sizing)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    if mask is None:
+        return np.asarray(resized), np.full(target, splits.UNANNOTATED, np.uint8)
     rows, columns = (_nearest(*lengths) for lengths in zip(mask.shape, target, strict=True))
     return np.asarray(resized), (mask[np.ix_(rows, columns)] > 0).astype(np.uint8)
 

@@ -6,9 +6,14 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 from typing import Any
 
 from wsol_jax import choices, parallel
-from wsol_jax.data import camelyon16, glas, memory, pictures, splits, synthetic_glands
+from wsol_jax.data import camelyon16, folder, glas, memory, pictures, splits, synthetic_glands
 
-DATASETS = {"camelyon16": camelyon16, "glas": glas, "synthetic_glands": synthetic_glands}
+DATASETS = {
+    "camelyon16": camelyon16,
+    "folder": folder,
+    "glas": glas,
+    "synthetic_glands": synthetic_glands,
+}
 SOURCES = ("memory", "tfds")
 
 
@@ -20,8 +25,8 @@ def open_split(
     source: str = "memory",
     window: int = splits.WINDOW,
     **options: Any,
-) -> splits.Split:
-    """A split whose pictures are brought to the size of `sizing`.
+) -> splits.Split | None:
+    """A split whose pictures are brought to the size of `sizing`; None where the set has no such.
 
     Args:
       source: "memory" reads the files now and keeps the pictures; "tfds" has tensorflow-datasets
@@ -29,17 +34,17 @@ def open_split(
         pictures then must have one shape.
       window: examples that are shuffled together.
       options: of the data set, `folder`; `fold` for glas, `division` for camelyon16; `data_dir` for
-        tfds.
+        tfds, which has no builder for folders of one's own.
 
     Raises:
       ValueError, FileNotFoundError: before any work starts, saying what mends it.
     """
     choices.require("data set", name, tuple(DATASETS))
     choices.require("split", split, tuple(DATASETS[name].SPLITS))
-    choices.require("source", source, SOURCES)
+    choices.require("source", source, ("memory",) if name == "folder" else SOURCES)
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
-        return memory.open_split(examples, sizing=sizing, window=window)
+        return memory.open_split(examples, sizing=sizing, window=window) if examples else None
     try:
         from wsol_jax.data import builders, pipeline
     except ImportError as error:
@@ -48,4 +53,6 @@ def open_split(
         ) from error
     with parallel.first_process_first():  # two at once would fail at renaming the same folder
         builder = builders.prepare(name, **options)
+    if split not in builder.info.splits:
+        return None
     return pipeline.open_split(builder, split, sizing=sizing, window=window)

@@ -13,13 +13,19 @@ from jaxtyping import Bool, Int, Int32, UInt8
 WINDOW = 8192  # examples that are shuffled together, and held in memory by a streaming source
 
 Batch = dict[str, np.ndarray]
-Picture = tuple[UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _"]]  # image and mask, of any size
+UNANNOTATED = 255  # in the mask of a batch: nobody has said what the pixel is
+Picture = tuple[
+    UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _"] | None
+]  # and mask, of any size
 Rows = Int[np.ndarray, "b"]
 Hosts = tuple[int, int]
 
 
 class Example(NamedTuple):
-    """One image of a split: its name, its class, and how to read its image and instance mask."""
+    """One image of a split: its name, its class, and how to read its image and instance mask.
+
+    The mask is None where there is none.
+    """
 
     name: str
     label: int
@@ -29,10 +35,11 @@ class Example(NamedTuple):
 class Split(NamedTuple):
     """A split of a data set, ready to be drawn from in batches.
 
-    A batch holds image uint8 (b H W 3), mask uint8 (b H W) with 1 for the object, label int32 (b),
-    index int32 (b), which is the position in `names`, and valid bool (b). Masks that keep their
-    own size have another H and W. Batch sizes count all hosts together; host `hosts[0]` of
-    `hosts[1]` is given its consecutive share of every batch, of the shape that all hosts have.
+    A batch holds image uint8 (b H W 3), mask uint8 (b H W) with 1 for the object and 255 all over
+    where there is no mask, label int32 (b), index int32 (b), which is the position in `names`, and
+    valid bool (b). Masks that keep their own size have another H and W. Batch sizes count all hosts
+    together; host `hosts[0]` of `hosts[1]` is given its consecutive share of every batch, of the
+    shape that all hosts have.
 
     Attributes:
       names, labels: of the examples, in the order of the split.

@@ -1,0 +1,129 @@
+"""Folders of anyone's labelled images: the table, its faults, and a run without pixel labels."""
+
+import itertools
+
+import numpy as np
+import pytest
+import small
+from PIL import Image
+
+from wsol_jax import experiment, predict, report, train
+from wsol_jax.data import folder, pictures, sources
+
+OPEN_DATA = experiment.open_data
+
+
+def write(path, rows, columns="file,label", *, masks=()):
+    """Pictures of one colour a class, and their table."""
+    path.mkdir(exist_ok=True)
+    for row in rows:
+        name, label = row.split(",")[:2]
+        color = np.random.default_rng(len(name)).integers(0, 90, (44, 52, 3)).astype(np.uint8)
+        color[..., int(label)] += 150
+        Image.fromarray(color).save(path / name)
+    for name in masks:
+        Image.fromarray(np.eye(44, 52, dtype=np.uint8)).save(path / name)
+    (path / "labels.csv").write_text("\n".join([columns, *rows]) + "\n")
+    return path
+
+
+def many(count):
+    return [f"{i:03}.png,{i % 2}" for i in range(count)]
+
+
+def test_a_table_without_splits_is_divided_by_name(tmp_path):
+    found = {
+        split: [e.name for e in folder.examples(split, folder=write(tmp_path / "a", many(60)))]
+        for split in ("train", "valcl", "test")
+    }
+    assert sorted(itertools.chain(*found.values())) == [f"{i:03}.png" for i in range(60)]
+    for split, share in folder.SHARES.items():
+        assert abs(len(found[split]) / 60 - share) < 0.15
+    more = write(tmp_path / "b", many(80))
+    for split, names in found.items():
+        assert {*names} <= {e.name for e in folder.examples(split, folder=more)}
+    assert folder.examples("valpx", folder=more) == ()
+
+
+def test_validation_images_with_masks_are_those_judged_by_pixels(tmp_path):
+    rows = ["a.png,0,train,", "b.png,1,valcl,m.png", "c.png,0,valcl,", "d.png,1,test,"]
+    path = write(tmp_path, rows, "file,label,split,mask", masks=["m.png"])
+    (example,) = folder.examples("valpx", folder=path)
+    assert (example.name, example.label) == ("b.png", 1)
+    np.testing.assert_array_equal(example.read()[1], np.eye(44, 52))
+    assert [e.name for e in folder.examples("valcl", folder=path)] == ["b.png", "c.png"]
+    named = write(
+        tmp_path / "named", [*rows, "e.png,0,valpx,m.png"], "file,label,split,mask", masks=["m.png"]
+    )
+    assert [e.name for e in folder.examples("valpx", folder=named)] == ["e.png"]
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_pixels_without_mask_are_not_annotated(tmp_path, original):
+    path = write(tmp_path, ["a.png,0,train", "b.png,1,test"], "file,label,split")
+    sizing = pictures.Sizing(32, keep_aspect=original, original_mask=original)
+    split = sources.open_split("folder", "test", sizing=sizing, folder=path)
+    (batch,) = split.ordered(1)
+    assert batch["mask"].shape == ((1, 44, 52) if original else (1, 32, 32))
+    assert np.all(batch["mask"] == 255)
+    assert sources.open_split("folder", "valpx", sizing=sizing, folder=path) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        (["a.png,0"], "name,label", r"has the columns \['name', 'label'\]; it lacks \['file'\]"),
+        (["a.png,1", "b.png,2"], "file,label", r"has the labels \[1, 2\]; expected .* from 0"),
+        (["a.png,0", "b.png,0"], "file,label", r"has the labels \[0\]; expected"),
+        (["a.png,0,val", "b.png,1,test"], "file,label,split", r"line 2: unknown split 'val'; have"),
+        (["a.png,0,train", "b.png,1,test"], "file,label,split", r"the split 'valcl', of 2: .*'tes"),
+        (["a.png,0,valpx", "b.png,1,test"], "file,label,split", "line 2: .* has no mask"),
+        (["a.png,0,train,no.png"], "file,label,split,mask", "line 2: .*no.png does not exist"),
+        (
+            ["a.png,0,train,m.png"],
+            "file,label,split,mask",
+            "line 2: the image is .52, 44., its mas",
+        ),
+    ],
+)
+def test_faults_of_the_table_are_told(tmp_path, rows, columns, message):
+    path = write(tmp_path, rows, columns)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(path / "m.png")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        folder.examples("valcl", folder=path)
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv does not exist; expected a table"):
+        folder.examples("train", folder=tmp_path)
+    path = write(tmp_path, ["a.png,0", "b.png,1"])
+    (path / "labels.csv").write_text("file,label\na.png,zero\n")
+    with pytest.raises(ValueError, match="line 2: label is 'zero', expected the number"):
+        folder.examples("train", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"unknown source 'tfds'; have \['memory'\]"):
+        sources.open_split(
+            "folder", "train", sizing=pictures.Sizing(32), source="tfds", folder=path
+        )
+
+
+def test_a_run_without_pixel_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", OPEN_DATA)
+    config = small.tiny_phases()
+    config.metric = "pxap"
+    config.data = {"name": "folder", "folder": str(write(tmp_path / "images", many(30)))}
+    with pytest.raises(ValueError, match=r"folder has no pixel-labelled .*=b_cl"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    config.baseline.cam_checkpoint = "b_cl"
+    numbers = train.run(config, tmp_path / "run")
+    assert numbers["floors"] == {}
+    for phase, name in (("baseline", "cam"), ("pixelcam", "pixelcam")):
+        found = numbers["phases"][phase]["maps"][name]
+        assert set(found) == {"last", "b_cl"}
+        assert set(found["b_cl"]["test"]) == {"accuracy"}
+        assert set(found["b_cl"]) == {"epoch", "step", "valcl", "test"}
+    page = report.write(tmp_path / "run").read_text()
+    assert "PixelCAM classifies" in page
+    rows = predict.run(config, tmp_path / "run", tmp_path / "images", tmp_path / "maps", "")
+    assert len(rows) == 30
+    assert {row["threshold"] for row in rows} == {0.5}

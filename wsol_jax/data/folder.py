@@ -1,0 +1,109 @@
+"""Anyone's labelled images: a folder with a table, `labels.csv`, of a line an image.
+
+Its columns are `file`, relative to the folder, and `label`, the number of the class from 0. Two
+more may be there: `split`, and `mask`, a picture of the same size that is not 0 on the object, for
+the images that are to be scored by pixels. Others are not read.
+"""
+
+import csv
+import functools
+import hashlib
+import pathlib
+
+from wsol_jax import choices
+from wsol_jax.data import pictures, splits
+
+SPLITS = ("train", "valcl", "valpx", "test")
+TABLE = "labels.csv"
+SHARES = {"train": 0.6, "valcl": 0.2, "test": 0.2}  # where the table names no splits
+
+Folder = str | pathlib.Path
+
+
+def examples(split: str, *, folder: Folder = "data/images") -> tuple[splits.Example, ...]:
+    """The examples of a split, in the order of the table; every file is checked but for its pixels.
+
+    A table without `split` is divided by the hash of each file's name, about as `SHARES` says, so
+    that images that are added leave the others where they are. "valpx" are the images of the table
+    with that split or, where there is none, those of valcl that have a mask; it may be empty.
+
+    Args:
+      split: one of `SPLITS`.
+      folder: with `labels.csv`.
+
+    Raises:
+      FileNotFoundError, ValueError: with the line of the table, what was expected and found.
+    """
+    choices.require("split", split, SPLITS)
+    rows = _rows(pathlib.Path(folder))
+    found = [row for row in rows if row["split"] == split]
+    if split == "valpx" and not found:
+        return tuple(_example(row) for row in rows if row["split"] == "valcl" and row["mask"])
+    if split != "valpx" and not found:
+        counts = {name: sum(row["split"] == name for row in rows) for name in SPLITS}
+        raise ValueError(
+            f"no image of {pathlib.Path(folder, TABLE)} is of the split {split!r}, of {len(rows)}: "
+            f"{counts}; expected some of {', '.join(SHARES)} each"
+        )
+    return tuple(_example(row) for row in found)
+
+
+@functools.cache
+def _rows(folder):
+    """The checked lines of the table, with paths for files and a split for each."""
+    table = folder / TABLE
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"{table} does not exist; expected a table with the columns file and label, and "
+            "split and mask if there are any; name its folder by --config.data.folder="
+        )
+    with table.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"file", "label"} - {*(reader.fieldnames or ())}
+        if missing:
+            raise ValueError(
+                f"{table} has the columns {reader.fieldnames}; it lacks {sorted(missing)}"
+            )
+        rows = [_row(folder, f"{table}, line {reader.line_num}", row) for row in reader]
+    labels = sorted({row["label"] for row in rows})
+    if labels != list(range(len(labels))) or len(labels) < 2:
+        raise ValueError(
+            f"{table} has the labels {labels}; expected the numbers of two classes or more from 0"
+        )
+    return rows
+
+
+def _row(folder, line, row):
+    file, label, split, mask = (row.get(key) or "" for key in ("file", "label", "split", "mask"))
+    if not label.isdecimal():
+        raise ValueError(f"{line}: label is {label!r}, expected the number of a class, from 0")
+    split = split or _drawn(file)
+    if split not in SPLITS:
+        raise ValueError(f"{line}: unknown split {split!r}; have {list(SPLITS)}")
+    paths = [folder / name for name in (file, mask) if name]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{line}: {path} does not exist")
+    sizes = [pictures.size(path) for path in paths]
+    if len({*sizes}) > 1:
+        raise ValueError(f"{line}: the image is {sizes[0]}, its mask {sizes[1]}; expected one size")
+    if split == "valpx" and not mask:
+        raise ValueError(f"{line}: an image of valpx, which is judged by its pixels, has no mask")
+    mask = folder / mask if mask else None
+    return {"file": folder / file, "label": int(label), "split": split, "mask": mask, "name": file}
+
+
+def _drawn(file):
+    """The split that the name of a file falls into."""
+    share = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+    for split, part in SHARES.items():
+        share -= part
+        if share < 0:
+            return split
+    return split
+
+
+def _example(row):
+    return splits.Example(
+        row["name"], row["label"], functools.partial(pictures.read, row["file"], row["mask"])
+    )
