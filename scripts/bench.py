@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from bench_slides import cutting, streaming
 from bench_timing import alone, fastest, in_turns, median_ratio, run_and_wait, ways
 
 from wsol_jax import (
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
     parser.add_argument("--readout-batch", type=int, default=32, help="images of a read-out")
+    parser.add_argument("--slide", type=pathlib.Path, help="a slide to cut patches of")
+    parser.add_argument("--only", nargs="+", help="names of parts, such as cutting (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of each comparison")
     options = parser.parse_args()
     parts = [
@@ -66,7 +69,11 @@ def main() -> None:
         *[(readout, *names) for names in READOUTS],
         (evaluation,),
         (pipeline,),
+        (cutting,),
+        (streaming,),
     ]
+    if options.only:
+        parts = [part for part in parts if part[0].__name__ in options.only]
     rows = [row for part, *names in parts for row in alone(part, options, *names)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
     text = f"{describe(options)}\n\n{table}\n"
