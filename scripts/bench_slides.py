@@ -71,7 +71,7 @@ def streaming(options):
         builder = SyntheticRecords(data_dir=folder)
         builder.download_and_prepare()
         pipeline.MEMORY = 0
-        split = pipeline.open_split(builder, "train", sizing=pictures.Sizing(SIDE), window=4096)
+        split = pipeline.open_split(builder, "train", sizing=pictures.Sizing(SIDE), window=512)
         batches = split.shuffled(32, seed=0)
         used, ends = [], [RECORDS // 32 * fifths // 5 for fifths in (0, 1, 5, 10)]
         for begin, end in itertools.pairwise(ends):

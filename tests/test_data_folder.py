@@ -106,6 +106,15 @@ def test_what_is_not_there_is_told(tmp_path):
         )
 
 
+def test_full_masks_are_asked_for_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", OPEN_DATA)
+    config = small.small_config("unet")
+    config.data = {"name": "folder", "folder": str(write(tmp_path / "images", many(30)))}
+    with pytest.raises(ValueError, match="'unet' learns from full masks, and no training image of"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_without_pixel_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "open_data", OPEN_DATA)
     config = small.tiny_phases()

@@ -104,3 +104,21 @@ def test_pixel_weight_zero_leaves_the_classifiers_gradient():
 
         gradients.append(jax.jit(jax.grad(total))(params)["encoder"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *gradients)
+
+
+def test_a_unet_learns_nothing_of_pixels_without_labels():
+    built = small_method("unet")
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 2)), jnp.float32)
+    mask = jnp.asarray(np.random.default_rng(1).integers(0, 2, (2, 8, 8)), jnp.uint8)
+    batch = {"mask": mask.at[0, 2:].set(255), "valid": jnp.ones(2, bool)}
+
+    def loss(logits):
+        return built.loss({"pixel_logits": logits}, batch)["pixel"][1].value
+
+    gradient = jax.grad(loss)(logits)
+    np.testing.assert_array_equal(gradient[0, 2:], 0)
+    assert np.all(np.abs(gradient[0, :2]) > 0)
+    expected = -jax.nn.log_softmax(logits)[jnp.arange(2)[:, None, None], *np.indices((8, 8)), mask]
+    assert float(loss(logits)) == pytest.approx(
+        float(np.mean(expected[np.asarray(batch["mask"]) != 255])), rel=1e-6
+    )

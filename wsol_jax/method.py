@@ -30,6 +30,7 @@ class Method(NamedTuple):
       mean, std: of the RGB values, in [0, 1], of the images that its weights were trained with.
       frozen: top modules of the model that do not learn ("encoder", "head").
       inputs: entries of the prepared batch that training calls the model with.
+      full_masks: whether it learns from pixel labels, as an upper bound does.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Method(NamedTuple):
     localize: Callable[..., Any]
     frozen: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("image",)
+    full_masks: bool = False
     mean: tuple[float, float, float] = augment.IMAGENET_MEAN
     std: tuple[float, float, float] = augment.IMAGENET_STD
 

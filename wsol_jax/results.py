@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, metrics, published, selection
-from wsol_jax.data import memory, pictures
+from wsol_jax import evaluate, experiment, logbook, published, selection
+from wsol_jax.data import memory, pictures, splits
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
 FLOOR = "mean_features"
@@ -36,7 +36,7 @@ def collect(
         "name": config.name,
         "data": experiment.keywords(config.data),
         "seed": config.seed,
-        "floors": floors(config, data, phases[0]) if _annotated(data.test) else {},
+        "floors": floors(config, data, phases[0]) if splits.is_annotated(data.test) else {},
         "phases": {},
     }
     shown = _shown(data.test)
@@ -92,10 +92,10 @@ def _phase_results(config, data, phase, shown):
     drawn = {}
     for step in sorted(set(wanted.values())):
         variables = phase.evaluator.place(best.variables(step, phase.start))
-        splits = {name: getattr(data, name) for name in SPLITS[config.metric]}
+        evaluated = {name: getattr(data, name) for name in SPLITS[config.metric]}
         scores = {
             name: phase.evaluator.scores(variables, split)
-            for name, split in splits.items()
+            for name, split in evaluated.items()
             if split is not None
         }
         for (criterion, name), at in wanted.items():
@@ -138,14 +138,6 @@ def _all_foreground(split):
         for mask in batch["mask"][batch["valid"]]
     ]
     return float(100 * np.mean([2 * share / (1 + share) for share in f if share > 0]))
-
-
-def _annotated(split):
-    """Whether any pixel of a split has a label."""
-    return any(
-        np.any(batch["mask"][batch["valid"]] != metrics.IGNORED)
-        for batch in split.ordered(min(split.size, 32))
-    )
 
 
 def _shown(split):

@@ -31,6 +31,7 @@ from wsol_jax import (
     results,
     selection,
 )
+from wsol_jax.data import splits
 from wsol_jax.method import Method
 
 SAVE_SECONDS = 60.0  # a checkpoint that is the best of nothing is not written more often than this
@@ -84,6 +85,11 @@ def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, 
         parallel.check_batch(section.batch_size)
         method = experiment.build(config, section.method, engine.axis)
     data = experiment.open_data(config)
+    if train and method.full_masks and not splits.is_annotated(data.seen):
+        raise ValueError(
+            f"the method {config.method.name!r} learns from full masks, and no training image of "
+            f"{config.data.name} has one; expected some, or a method that learns from image labels"
+        )
     weights, facts = experiment.pretrained(config, method, data)
     experiment.claim(workdir, config)
     path = workdir / "record.json"

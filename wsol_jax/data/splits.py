@@ -61,6 +61,14 @@ class Split(NamedTuple):
     ordered: Callable[..., Iterator[Batch]]
 
 
+def is_annotated(split: Split) -> bool:
+    """Whether any pixel of a split has a label."""
+    return any(
+        np.any(batch["mask"][batch["valid"]] != UNANNOTATED)
+        for batch in split.ordered(min(split.size, 32))
+    )
+
+
 def steps_per_epoch(size: int, batch_size: int) -> int:
     """Batches that hold every example of a split once, the last one perhaps in part."""
     return -(-size // batch_size)

@@ -2,10 +2,9 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from wsol_jax import decoder as decoders
-from wsol_jax import losses
+from wsol_jax import losses, seeds
 from wsol_jax.method import Method
 
 
@@ -27,7 +26,7 @@ def make(
     channels: tuple[int, ...] = (256, 128, 64, 32, 16),
     centre: bool = False,
 ) -> Method:
-    """Cross-entropy of every pixel against its mask; there are no image logits.
+    """Cross-entropy of every annotated pixel against its mask; there are no image logits.
 
     Args:
       encoder: image (b H W 3) -> feature levels, all of which are used.
@@ -43,7 +42,7 @@ def make(
 
     def loss(outputs, batch):
         mask = batch["mask"]
-        known = jnp.broadcast_to(batch["valid"][:, None, None], mask.shape)
+        known = (mask != seeds.IGNORE) & batch["valid"][:, None, None]
         pixel = losses.partial_cross_entropy(outputs["pixel_logits"], mask, known)
         return {"pixel": (1.0, pixel)}
 
@@ -52,4 +51,4 @@ def make(
         outputs = model.apply(variables, image)
         return None, {"unet": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
 
-    return Method(model, prepare, loss, localize)
+    return Method(model, prepare, loss, localize, full_masks=True)
