@@ -215,14 +215,12 @@ def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, f
         row = {"backbone": "resnet18", "method": config["published"]}
         return published.lookup(data=data, **row) or {}
     second = method in ("pixelcam", "negev")
-    row = published.lookup(
-        data=data,
-        backbone=_backbone(config),
-        method=(at(config, "baseline", "cam") or "") if second else name,
-        pixelcam=method == "pixelcam",
-        negev=method == "negev",
-    )
-    return row or {}
+    row = {
+        "data": data,
+        "backbone": _backbone(config),
+        "method": (at(config, "baseline", "cam") or "") if second else name,
+    }
+    return published.lookup(**row, pixelcam=method == "pixelcam", negev=method == "negev") or {}
 
 
 def _metric(run: Run) -> str:
