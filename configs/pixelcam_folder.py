@@ -2,10 +2,10 @@
 
 python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder=FOLDER
 
-No image needs pixel labels: the CAMs are those of the checkpoint that classifies best. If some
-validation images have masks, `--config.baseline.cam_checkpoint=b_loc` takes the one that localizes
-best. Where images of class 0 hold no object, as normal tissue beside tumors, say so by
-`--config.method.negatives=background`.
+No image needs pixel labels: the CAMs are those of the checkpoint that classifies best, and of the
+second phase the last one stands. If some validation images have masks,
+`--config.baseline.cam_checkpoint=b_loc` takes the one that localizes best. Where images of class 0
+hold no object, as normal tissue beside tumors, say so by `--config.method.negatives=background`.
 """
 
 from ml_collections import ConfigDict

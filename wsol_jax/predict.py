@@ -16,7 +16,7 @@ from wsol_jax import augment, evaluate, experiment, logbook, metrics, selection,
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-PREFERRED = ("b_loc", "b_cl", "last")  # the first of them that a run has
+PREFERRED = ("b_loc", "last")  # the first of them that a run has
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
 
 

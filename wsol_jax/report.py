@@ -86,7 +86,7 @@ class MapKind(NamedTuple):
 
     @property
     def chosen(self) -> str:
-        """The checkpoint that stands for the map: B-LOC for PxAP, B-CL for Dice, if any."""
+        """The checkpoint that stands for the map: `published.REPORTED`."""
         candidates = published.REPORTED[self.metric]
         return next((c for c in candidates if c in self.results), candidates[0])
 
