@@ -133,6 +133,10 @@ def test_a_run_without_pixel_labels(tmp_path, monkeypatch):
         assert set(found["b_cl"]) == {"epoch", "step", "valcl", "test"}
     page = report.write(tmp_path / "run").read_text()
     assert "PixelCAM classifies" in page
+    assert "No test image has pixel labels" in page
+    assert "truth" not in page
+    with np.load(tmp_path / "run" / "gallery.npz") as gallery:
+        assert np.all(gallery["mask"] == 255)
     rows = predict.run(config, tmp_path / "run", tmp_path / "images", tmp_path / "maps", "")
     assert len(rows) == 30
     assert {row["threshold"] for row in rows} == {0.5}

@@ -19,10 +19,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from wsol_jax import logbook, published, run_files, visualize
+from wsol_jax import logbook, metrics, published, run_files, visualize
 from wsol_jax.run_files import Run, at
 
 NAMES = {
+    "folder": "Own images",
     "glas": "GlaS",
     "camelyon16": "CAMELYON16",
     "synthetic_glands": "Synthetic glands",
@@ -143,6 +144,7 @@ def contents(run: Run) -> dict[str, Any]:
         "validation": VALIDATION[metric],
         "sources": [table.source for table in published.tables(_backbone(run.config))],
         "missing": _missing(run),
+        "unlabelled": run.metrics.get("floors") == {},
         "kinds": kinds,
         "floors": run.metrics.get("floors", {}),
         "gallery": _gallery(run, kinds),
@@ -274,11 +276,14 @@ def _gallery(run: Run, kinds: Sequence[MapKind]) -> list[dict[str, Any]]:
     labels = run.gallery["label"]
     classes = dict(enumerate(CLASSES.get(at(run.config, "data", "name"), ())))
     maps = {kind.title: run.gallery.get(f"map_{kind.phase}_{kind.name}") for kind in kinds}
+    annotated = np.any(run.gallery["mask"] != metrics.IGNORED)
     rows = []
     for i in _mixed(labels)[:GALLERY_SIZE]:
         drawn = {k: heat[i].astype(np.float32) for k, heat in maps.items() if heat is not None}
         name, image, mask = (run.gallery[key][i] for key in ("name", "image", "mask"))
         panels = visualize.panels(visualize.Example(str(name), image, mask, drawn))
+        if not annotated:
+            del panels["truth"]
         pictures = {title: _image_uri(panel, "JPEG") for title, panel in panels.items()}
         label = classes.get(int(labels[i]), f"class {labels[i]}")
         rows.append({"name": str(name), "label": label, "panels": pictures})

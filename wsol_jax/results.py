@@ -157,7 +157,11 @@ def _shown(split):
 def _squares(split, side):
     """Images and masks of a split as squares, which may stand beside each other in a report."""
     batches = sorted(split.ordered(1), key=lambda batch: batch["index"][0])
-    own = [(batch["image"][0], batch["mask"][0]) for batch in batches]
+    masks = [batch["mask"][0] for batch in batches]
+    own = [
+        (batch["image"][0], mask if np.any(mask != splits.UNANNOTATED) else None)
+        for batch, mask in zip(batches, masks, strict=True)
+    ]
     square = [pictures.resize(picture, pictures.Sizing(side)) for picture in own]
     images, masks = zip(*square, strict=True)
     return {"image": np.stack(images), "mask": np.stack(masks)}
