@@ -50,6 +50,7 @@ READOUTS = (
     ("inception_v3", "grad_cam_pp", "GradCAMPlusPlus"),
 )
 MEMORY_BATCH = 32
+PARTS = ("training", "against_torch", "readout", "evaluation", "pipeline", "cutting", "streaming")
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
     parser.add_argument("--readout-batch", type=int, default=32, help="images of a read-out")
     parser.add_argument("--slide", type=pathlib.Path, help="a slide to cut patches of")
-    parser.add_argument("--only", nargs="+", help="names of parts, such as cutting (default: all)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of each comparison")
     options = parser.parse_args()
     parts = [

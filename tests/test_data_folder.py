@@ -76,6 +76,7 @@ def test_pixels_without_mask_are_not_annotated(tmp_path, original):
         (["a.png,1", "b.png,2"], "file,label", r"has the labels \[1, 2\]; expected .* from 0"),
         (["a.png,0", "b.png,0"], "file,label", r"has the labels \[0\]; expected"),
         (["a.png,0,val", "b.png,1,test"], "file,label,split", r"line 2: unknown split 'val'; have"),
+        (["a.png,0", "b.png,1", "a.png,0"], "file,label", r"has \['a.png'\] more than once"),
         (["a.png,0,train", "b.png,1,test"], "file,label,split", r"the split 'valcl', of 2: .*'tes"),
         (["a.png,0,valpx", "b.png,1,test"], "file,label,split", "line 2: .* has no mask"),
         (["a.png,0,train,no.png"], "file,label,split,mask", "line 2: .*no.png does not exist"),
@@ -100,6 +101,9 @@ def test_what_is_not_there_is_told(tmp_path):
     (path / "labels.csv").write_text("file,label\na.png,zero\n")
     with pytest.raises(ValueError, match="line 2: label is 'zero', expected the number"):
         folder.examples("train", folder=tmp_path)
+    (path / "labels.csv").write_text("file,label\n,0\n")
+    with pytest.raises(ValueError, match="line 2: file is empty, expected the name of an image"):
+        folder.examples("train", folder=path)
     with pytest.raises(ValueError, match=r"unknown source 'tfds'; have \['memory'\]"):
         sources.open_split(
             "folder", "train", sizing=pictures.Sizing(32), source="tfds", folder=path
@@ -113,6 +117,22 @@ def test_full_masks_are_asked_for_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'unet' learns from full masks, and no training image of"):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_test_images_with_masks_are_scored_without_any_in_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", OPEN_DATA)
+    splits = ("train", "train", "train", "train", "valcl", "valcl", "test", "test")
+    rows = [f"{i}.png,{i % 2},{s},{'m.png' * (s == 'test')}" for i, s in enumerate(splits)]
+    images = write(tmp_path / "images", rows, "file,label,split,mask", masks=["m.png"])
+    config = small.tiny_phases()
+    config.metric, config.data = "pxap", {"name": "folder", "folder": str(images)}
+    config.baseline.cam_checkpoint = "b_cl"
+    numbers = train.run(config, tmp_path / "run")
+    last = numbers["phases"]["pixelcam"]["maps"]["pixelcam"]["last"]["test"]
+    assert 0 <= last["pxap"] <= 100
+    assert "at_best_test_threshold" in last
+    assert "at_validation_threshold" not in last
+    assert "the last epoch: no validation image" in report.write(tmp_path / "run").read_text()
 
 
 def test_a_run_without_pixel_labels(tmp_path, monkeypatch):

@@ -133,7 +133,8 @@ class Best:
 
     def maps(self) -> list[str]:
         """Names of the maps the phase makes."""
-        return self._memory.maps
+        validated = [k.removeprefix("b_loc/") for k in self._memory.best if k.startswith("b_loc/")]
+        return self._memory.maps or validated  # runs before there was a list of them
 
     def criteria(self) -> list[str]:
         """The criteria that chose a checkpoint.

@@ -5,6 +5,7 @@ more may be there: `split`, and `mask`, a picture of the same size that is not 0
 the images that are to be scored by pixels. Others are not read.
 """
 
+import collections
 import csv
 import functools
 import hashlib
@@ -48,7 +49,6 @@ def examples(split: str, *, folder: Folder = "data/images") -> tuple[splits.Exam
     return tuple(_example(row) for row in found)
 
 
-@functools.cache
 def _rows(folder):
     """The checked lines of the table, with paths for files and a split for each."""
     table = folder / TABLE
@@ -65,6 +65,9 @@ def _rows(folder):
                 f"{table} has the columns {reader.fieldnames}; it lacks {sorted(missing)}"
             )
         rows = [_row(folder, f"{table}, line {reader.line_num}", row) for row in reader]
+    twice = [name for name, n in collections.Counter(row["name"] for row in rows).items() if n > 1]
+    if twice:
+        raise ValueError(f"{table} has {twice[:5]} more than once; expected a line an image")
     labels = sorted({row["label"] for row in rows})
     if labels != list(range(len(labels))) or len(labels) < 2:
         raise ValueError(
@@ -75,6 +78,8 @@ def _rows(folder):
 
 def _row(folder, line, row):
     file, label, split, mask = (row.get(key) or "" for key in ("file", "label", "split", "mask"))
+    if not file:
+        raise ValueError(f"{line}: file is empty, expected the name of an image")
     if not label.isdecimal():
         raise ValueError(f"{line}: label is {label!r}, expected the number of a class, from 0")
     split = split or _drawn(file)

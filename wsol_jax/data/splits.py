@@ -14,9 +14,8 @@ WINDOW = 8192  # examples that are shuffled together, and held in memory by a st
 
 Batch = dict[str, np.ndarray]
 UNANNOTATED = 255  # in the mask of a batch: nobody has said what the pixel is
-Picture = tuple[
-    UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _"] | None
-]  # and mask, of any size
+Mask = UInt8[np.ndarray, "_ _"]
+Picture = tuple[UInt8[np.ndarray, "_ _ 3"], Mask | None]  # image and mask, of any size
 Rows = Int[np.ndarray, "b"]
 Hosts = tuple[int, int]
 
