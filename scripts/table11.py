@@ -71,10 +71,14 @@ def main() -> None:
     header = [title.format(options.batch) for title in HEADER]
     lines = [header, ["---"] * len(header)]
     paper = PAPERS[options.paper]
+    counts, calls = {}, {}
+    for name in paper.rows:
+        print(f"compiling {name}", flush=True)
+        counts[name], calls[name] = row(name, config_of(options.paper, name), paper, options)
+    times = timed(calls, options.rounds)
     for name, (parameters, milliseconds) in paper.rows.items():
-        ours = row(name, config_of(options.paper, name), paper, options)
-        lines.append([name, *ours[:1], f"{parameters:,}", *ours[1:], f"{milliseconds:g}"])
-        print(name, lines[-1], flush=True)
+        ours = (f"{1000 * seconds:.1f}" for seconds in times[name])
+        lines.append([name, f"{counts[name]:,}", f"{parameters:,}", *ours, f"{milliseconds:g}"])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     text = f"{describe(options, paper)}\n\n{table}\n"
     print(text)
@@ -94,13 +98,18 @@ def config_of(paper, name):
 
 
 def row(name, config, paper, options):
-    """Parameters, and milliseconds an image of one image and of a batch."""
+    """Parameters, and compiled calls on one image and on a batch with the number of images."""
     built = experiment.build(config, config.method)
     variables = jax.device_put(experiment.initialize(config, built))
     count = sum(x.size for x in jax.tree.leaves(variables["params"])) + FIXED * ("sat" in name)
     localize = compiled(built, paper, config.metric)
-    times = [timed(localize, variables, paper.seen, n, options) for n in (1, options.batch)]
-    return [f"{count:,}", *[f"{1000 * seconds:.1f}" for seconds in times]]
+    calls = []
+    for batch in (1, options.batch):
+        image = jax.random.normal(jax.random.key(0), (batch, *paper.seen, 3))
+        call = functools.partial(localize, variables, image, jnp.arange(batch) % 2)
+        jax.block_until_ready(call())
+        calls.append((call, batch))
+    return count, calls
 
 
 def compiled(built, paper, metric):
@@ -114,16 +123,22 @@ def compiled(built, paper, metric):
     return localize
 
 
-def timed(localize, variables, shape, batch, options):
-    """Median seconds an image, from images on the device to maps on it."""
-    image = jax.random.normal(jax.random.key(0), (batch, *shape, 3))
-    label = jnp.arange(batch) % 2
-    seconds = []
-    for _ in range(options.rounds + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(localize(variables, image, label))
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) / batch
+def timed(calls, rounds):
+    """Median seconds an image, from images on the device to maps on it, of each row's calls.
+
+    The rows take turns, so that a machine's slow minutes fall on all of them.
+    """
+    seconds = {(name, i): [] for name, row in calls.items() for i in range(len(row))}
+    for _ in range(rounds):
+        for (name, i), taken in seconds.items():
+            call, batch = calls[name][i]
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            taken.append((time.perf_counter() - began) / batch)
+    return {
+        name: [statistics.median(seconds[name, i]) for i in range(len(row))]
+        for name, row in calls.items()
+    }
 
 
 def describe(options, paper):
@@ -134,7 +149,7 @@ def describe(options, paper):
     return (
         f"# {paper.source}\n\nOne run of `{command}` at commit {record['commit']} "
         f"on {record['device']} ({record['processor']}), {record['started'][:10]}; {versions}. "
-        f"Medians of {options.rounds} calls. {paper.note}"
+        f"Medians of {options.rounds} calls, the rows taking turns. {paper.note}"
     )
 
 

@@ -101,17 +101,17 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """What one process on two devices computes, and what two on one device each do."""
+    """What one process on eight devices computes, and what two on four devices each do."""
     folder, address = tmp_path_factory.mktemp("compared"), f"127.0.0.1:{free_port()}"
     pair = [(address, 2, process) for process in (0, 1)]
-    started = [processes.start(COMPARE, folder, *plain) for plain in pair]
-    processes.run(COMPARE, folder, devices=2)
+    started = [processes.start(COMPARE, folder, *plain, devices=4) for plain in pair]
+    processes.run(COMPARE, folder, devices=8)
     assert [process.wait() for process in started] == [0, 0]
     return {who: np.load(folder / f"{who[0]}_{who[1]}.npz") for who in WHO}
 
 
 @pytest.mark.parametrize("engine", ["jit", "pmap"])
-def test_two_processes_train_as_two_devices(compared, engine):
+def test_two_processes_on_eight_devices_train_as_one_process(compared, engine):
     alone, *pair = (compared[who][engine] for who in WHO)
     for one in pair:
         np.testing.assert_allclose(one, alone, rtol=1e-5, atol=1e-7)
@@ -170,19 +170,27 @@ def steps_of(phase):
     return latest
 
 
+def signal_when(process, number, path):
+    """Sends a signal once a file is there, if the process still is."""
+    while not path.is_file() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """One run, uninterrupted; stopped by SIGTERM to one of two processes; ended by two, by one."""
+    """One run, uninterrupted; stopped by SIGTERM to one of two processes, and ended by one;
+    killed by SIGKILL to one of two, and ended by two.
+    """
     folder = tmp_path_factory.mktemp("runs")
     (whole,) = begin(folder / "whole", 1, devices=2)
-    stopped = begin(folder / "stopped", 2)
-    history = folder / "stopped/baseline/history.jsonl"
-    while not history.is_file() and stopped[1].poll() is None:
-        time.sleep(0.05)
-    stopped[1].send_signal(signal.SIGTERM)
-    codes = [process.wait() for process in stopped]
-    for count in ("by_two", "by_one"):
-        shutil.copytree(folder / "stopped", folder / count)
+    stopped, killed = (begin(folder / name, 2) for name in ("stopped", "killed"))
+    signal_when(stopped[1], signal.SIGTERM, folder / "stopped/baseline/history.jsonl")
+    signal_when(killed[1], signal.SIGKILL, folder / "killed/pixelcam/history.jsonl")
+    killed[0].kill()  # as the launcher and clusters do: alone it waits for the other one
+    codes = {"stopped": [p.wait() for p in stopped], "killed": [p.wait() for p in killed]}
+    shutil.copytree(folder / "stopped", folder / "by_one")
+    shutil.copytree(folder / "killed", folder / "by_two")
     pair = begin(folder / "by_two", 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "open_data", small.small_data)
@@ -193,14 +201,16 @@ def runs(tmp_path_factory):
 
 def test_sigterm_to_one_process_stops_all_at_one_step(runs):
     folder, codes = runs
-    assert codes == [0, 0]
+    assert codes["stopped"] == [0, 0]
     assert 0 < steps_of(folder / "stopped/baseline") < 4
     assert not (folder / "stopped/metrics.json").exists()
 
 
-@pytest.mark.parametrize("ended", ["by_two", "by_one"])
-def test_a_run_stopped_in_two_processes_ends_as_one_that_was_not(runs, ended):
-    folder, _ = runs
+@pytest.mark.parametrize(("end", "ended"), [("killed", "by_two"), ("stopped", "by_one")])
+def test_a_run_that_two_processes_did_not_end_ends_as_one_that_they_did(runs, end, ended):
+    folder, codes = runs
+    assert not (folder / end / "metrics.json").exists()
+    assert codes[end] == {"killed": [-signal.SIGKILL] * 2, "stopped": [0, 0]}[end]
     one, whole = weights_of(folder / ended), weights_of(folder / "whole")
     np.testing.assert_allclose(one, whole, rtol=1e-5, atol=1e-6)  # float32
 
