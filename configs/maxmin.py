@@ -7,7 +7,7 @@ of PixelCAM, and the numbers are not to be compared with its.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tables
 
 # Converted from http://sceneparsing.csail.mit.edu/model/pretrained_resnet/resnet18-imagenet.pth
 DEEP_STEM = "weights/resnet18_deep_stem.safetensors"
@@ -28,6 +28,19 @@ WILDCAT = {  # of the localizer and of the classifier
     "camelyon16": {"modalities": 4, "kmax": 0.1, "kmin": 0.1, "alpha": 0.6},
 }
 BARRIER = {"glas": {}, "camelyon16": {"t": 10.0, "t_growth": 1.1, "t_max": 30.0, "sigma_step": 0.0}}
+
+
+def table(name: str, data: str, variant: str) -> ConfigDict:
+    """Table 1 (GlaS) or 2 (CAMELYON16), or one row's run, see `tables.choose`.
+
+    All-ones is no run, but the floor "all_foreground" of each of the others.
+    """
+
+    def make(method, data):
+        return None if method == "all_ones" else row(name, data, method)
+
+    options = {"data": (data,), "shorten": short}
+    return tables.choose(name, "maxmin.TABLES_1_2", variant, make, **options)
 
 
 def row(name: str, data: str, method: str) -> ConfigDict:

@@ -9,10 +9,12 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
+    {"tables"},
+    {"typeset"},
     {"train", "predict", "report"},
     {"results"},
-    {"selection", "pseudo_labels"},
-    {"evaluate", "experiment"},
+    {"selection", "pseudo_labels", "plan"},
+    {"evaluate", "experiment", "addresses"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
@@ -30,7 +32,7 @@ ONLY_IN = {
     "openslide": {"slides"},
     "flax": FLAX,
     "clu": {"metrics", "logbook"},
-    "ml_collections": {"main"},
+    "ml_collections": {"main", "plan"},
     "torch": set(),
     "pickle": set(),
 }

@@ -12,11 +12,11 @@ import pytest
 from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
-from wsol_jax import experiment, published, train
+from wsol_jax import addresses, experiment, published, train
 
 ROOT = pathlib.Path(__file__).parents[1]
-BLOCKS = ("common", "maxmin")  # what configs are made of
-CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem not in BLOCKS)
+BLOCKS = ("common", "maxmin", "tables")  # what configs are made of
+FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem not in BLOCKS)
 PARAMETERS = {"layercam_glas": 23_514_179, "pixelcam_glas": 23_518_277}
 NARROW = {  # the tables' encoders, small enough to train a step of each row
     "resnet18": {"width": 8, "blocks": SHALLOW},
@@ -41,8 +41,8 @@ MAXMIN = {
     "maxmin_table2": maxmin.ROWS,
     "maxmin_table3": ["eem"],
     "maxmin_table4": [
-        *("foreground", "foreground+eem", "foreground+sem"),
-        *("foreground+eem+size", "foreground+sem+size"),
+        *("wildcat", "foreground", "foreground+background,eem", "foreground+background,sem"),
+        *(f"foreground+background,{name},sizeconstraints" for name in ("eem", "sem")),
     ],
     "maxmin_sweep": ["eem/lambda=1e-1", "sem/sigma=0.5", "eem/omega=10"],
 }
@@ -62,6 +62,10 @@ def load(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+WHOLE = [path for path in FILES if "cells" in load(path).get_config()]  # tables of many runs
+CONFIGS = [path for path in FILES if path not in WHOLE]
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -160,8 +164,8 @@ def test_short_schedules_keep_their_decays_in_proportion():
 @pytest.mark.parametrize(
     ("table", "variant", "message"),
     [
-        ("maxmin_table1", "wildcam", r"unknown row glas/wildcam; expected DATA/METHOD .*'eem'"),
-        ("maxmin_table4", "foreground+kl", r"unknown row 'foreground\+kl'; have \['foreground'"),
+        ("maxmin_table3", "wildcam", r"unknown row glas/wildcam; expected DATA/METHOD .*'eem'"),
+        ("maxmin_table4", "foreground+kl", r"unknown row 'foreground\+kl'; have \['wildcat'"),
         ("maxmin_sweep", "eem/kappa=3", r"unknown setting 'eem/kappa=3'; expected .*'lambda'"),
     ],
 )
@@ -170,9 +174,46 @@ def test_unknown_rows_of_the_max_min_tables_say_what_there_is(table, variant, me
         table_row(table, variant)
 
 
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("variant", ["", "short"])
+def test_whole_tables_have_a_run_for_every_row(path, variant):
+    module = load(path)
+    config = module.get_config(variant)
+    assert (ROOT / "configs" / f"{config.name}.py") == path
+    paper, _, title = config.table.partition(".")
+    rows = set(getattr(getattr(published, paper), title).rows) - {"all_ones"}
+    assert {cell.row for cell in config.cells} == rows
+    for cell in config.cells:
+        assert bool(cell.run.notes) == bool(variant)
+        name = cell.run.name.removeprefix(f"{config.name}/")
+        assert module.get_config(name).to_json() == cell.run.to_json()
+        readouts = cell.run.method.get("readouts", [cell.run.method.name])
+        assert cell.map == readouts[0]
+
+
+def test_rows_of_the_ablations_differ_as_they_say():
+    def changed(table, row):
+        return table_row(table, f"glas/{row}")
+
+    assert changed("table16", "grad_cam_pp+pixelcam,n=20").method.foreground == 20
+    assert changed("table17", "layer_cam+pixelcam,lambda=0.001").method.pixel_weight == 0.001
+    assert changed("table15", "sat+pixelcam,threshold").method.sampler == "threshold"
+    assert changed("table12", "deep_mil+pixelcam,multi-layer").method.pixel_head == "multi_layer"
+    assert changed("table14", "sat+pixelcam,b_cl").baseline.cam_checkpoint == "b_cl"
+    first, usual = changed("table16", "grad_cam_pp+pixelcam,n=5"), "glas/grad_cam_pp+pixelcam"
+    assert _own_address(first) == _own_address(table_row("table01", usual))
+
+
+def _own_address(config):
+    resolved, versions = json.loads(config.to_json()), experiment.versions(config)
+    return addresses.of_phases(resolved, versions, "data")[config.method.name]
+
+
 @pytest.mark.parametrize("variant", ["glas/wildcam", "moon/sat", "glas/unet+pixelcam", "layer_cam"])
 def test_unknown_rows_say_what_there_is(variant):
-    with pytest.raises(ValueError, match=f"unknown row '{re.escape(variant)}'; expected DATA/MAP"):
+    with pytest.raises(
+        ValueError, match=f"unknown row '{re.escape(variant)}'; have .'glas/deep_mil'"
+    ):
         table_row("table01", variant)
 
 

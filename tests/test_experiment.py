@@ -1,5 +1,6 @@
 """What a config asks for is checked against the data before any work."""
 
+import json
 import types
 
 import glas_folder
@@ -87,3 +88,26 @@ def test_unknown_backbones_list_the_known():
     config.backbone.name = "resnet34"
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet34'; have .*'inception_v3'"):
         experiment.build(config, config.method)
+
+
+def test_runs_of_another_version_are_refused(tmp_path):
+    config = small.small_config()
+    (tmp_path / "record.json").write_text(json.dumps({"methods": {"pixelcam": 7}}))
+    with pytest.raises(FileExistsError, match=r"version 7 of the method 'pixelcam'.*is version 1"):
+        experiment.claim(tmp_path, config)
+    (tmp_path / "record.json").write_text("{}")  # of a run before there were versions
+    experiment.claim(tmp_path, config)
+
+
+def test_the_fingerprint_is_of_names_labels_and_splits():
+    data = small.small_data()
+    known = experiment.fingerprint(data)
+    assert known == experiment.fingerprint(small.small_data())
+    test = data.test
+    others = [
+        data._replace(valpx=None),
+        data._replace(valcl=data.test, test=data.valcl),
+        data._replace(test=test._replace(labels=1 - test.labels)),
+        data._replace(test=test._replace(names=test.names[::-1])),
+    ]
+    assert len({known, *map(experiment.fingerprint, others)}) == 5

@@ -13,7 +13,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from wsol_jax import cpu, main
+from wsol_jax import cpu, main, train
 from wsol_jax.data import synthetic_glands
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,6 +73,15 @@ def test_a_run_knows_its_config(trained, tmp_path):
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
 
 
+def test_a_table_plans_its_runs(tmp_path, capsys):
+    settings = ["--config.dry_run", f"--config.runs={tmp_path}", "--config.folders.glas=/nowhere"]
+    with mock.patch.object(train, "run"):
+        call("--mode=report", "--config=configs/paper/table16.py:short", *settings)
+    told = capsys.readouterr().err
+    assert "cannot be run: 5 of 10: the GlaS folder /nowhere does not exist" in told
+    assert "0 of 10 finished; 0 to train" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,6 +93,12 @@ def test_a_run_knows_its_config(trained, tmp_path):
         (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
         (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),
+        (
+            ["--config=configs/paper/table17.py"],
+            "is a whole table: pass --mode=report, or one of its rows, such as "
+            "--config=configs/paper/table17.py:glas/layer_cam+pixelcam,lambda=1",
+        ),
+        (["--config=configs/paper/table01.py:glas/cam"], "unknown row 'glas/cam'; have ['glas/"),
         (
             ["--config=configs/pixelcam_glas.py", "--config.data.folder=/nonexistent"],
             "/nonexistent",

@@ -1,6 +1,7 @@
 """From a config to its parts: data, method, weights. The only translation from names to objects."""
 
 import functools
+import hashlib
 import json
 import logging
 import pathlib
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import augment, choices, cpu, heads, logbook, method, parallel
+from wsol_jax import augment, choices, cpu, heads, logbook, method, parallel, run_files
 from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
 from wsol_jax.data import pictures, sources, splits
 from wsol_jax.run_files import at
@@ -115,6 +116,35 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
 
 
+def sections(config: Any) -> list[Any]:
+    """The parts of a config that describe its phases, in the order in which they are trained."""
+    return [config.baseline, config] if config.baseline else [config]
+
+
+def first_phase(config: Any) -> Any:
+    """The config of a run that ends with the first of two phases."""
+    first = config.copy_and_resolve_references()
+    for key in ("method", "optimizer", "epochs", "batch_size"):
+        first[key] = config.baseline[key]
+    first.baseline = None
+    return first
+
+
+def versions(config: Any) -> dict[str, int]:
+    """The version of each method of a config."""
+    names = [section.method.name for section in sections(config)]
+    return {name: method.version(name) for name in names}
+
+
+def fingerprint(data: Data) -> str:
+    """A digest of the names and labels of all images, split by split."""
+    digest = hashlib.sha256()
+    for name, split in zip(data._fields, data, strict=True):
+        rows = zip(split.names, split.labels.tolist(), strict=True) if split else ()
+        digest.update(json.dumps([name, *rows]).encode())
+    return digest.hexdigest()[:16]
+
+
 def initialize(config: Any, built: method.Method) -> dict[str, Any]:
     """Fresh variables of a method, drawn from the config's seed, on the host."""
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
@@ -163,9 +193,11 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
     """Makes the folder of a run and writes its config there, where all processes must find it.
 
     Raises:
-      FileExistsError: the folder holds a run of another config; says what differs.
+      FileExistsError: the folder holds a run of another config, or of another version of a method;
+        says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
     """
+    check_versions(workdir, versions(config))
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.is_file():
         differing = sorted(_differences(json.loads(path.read_text()), resolved))
@@ -187,8 +219,30 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
         )
 
 
+def check_versions(workdir: pathlib.Path, current: dict[str, int]) -> None:
+    """Raises FileExistsError where the run at `workdir` is of other versions of the methods."""
+    path = workdir / "record.json"
+    if not path.is_file():
+        return
+    recorded = run_files.versions(json.loads(path.read_text()), current)
+    for name, version in current.items():
+        if recorded[name] != version:
+            raise FileExistsError(
+                f"{workdir} holds a run of version {recorded[name]} of the method {name!r}, whose "
+                f"numbers have changed since: this is version {version}; pass another --workdir, "
+                "or remove the folder"
+            )
+
+
 def check_shared(workdir: pathlib.Path, config: Any) -> None:
-    """Raises ValueError where the run at `workdir` has another model or other training images."""
+    """Refuses the baseline of the run at `workdir` where it is another one than the config wants.
+
+    Raises:
+      FileExistsError: it is of another version of its method.
+      ValueError: the run has another model or other training images.
+    """
+    name = config.baseline.method.name
+    check_versions(workdir, {name: method.version(name)})
     old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
     differing = [
         name

@@ -1,6 +1,7 @@
-"""Command line: train, evaluate, predict with, or report on one run.
+"""Command line: train, evaluate, predict with, or report on one run, or on a table of them.
 
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
+python -m wsol_jax.main --mode=report --config=configs/paper/table01.py
 python -m wsol_jax.main --mode=predict --workdir=runs/pixelcam_glas --images=FOLDER
 srun python -m wsol_jax.main --distributed --config=configs/pixelcam_glas.py
 """
@@ -42,8 +43,11 @@ def main(argv: list[str]) -> None:
     _set_up()
     config, workdir = _run()
     # After TensorFlow has been kept off the devices.
-    from wsol_jax import parallel, predict, report, train
+    from wsol_jax import parallel, predict, report, tables, train
 
+    if "cells" in config:
+        tables.run(config, workdir)
+        return
     if _MODE.value in ("train", "evaluate"):
         train.run(config, workdir, train=_MODE.value == "train")
     if _MODE.value == "predict":
@@ -63,6 +67,7 @@ def _run():
             "pass --config=configs/NAME.py, or --workdir=FOLDER of an existing run"
         )
     if _CONFIG.value is not None:
+        _require_row(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / _CONFIG.value.name)
         return _CONFIG.value, workdir
     workdir = pathlib.Path(_WORKDIR.value)
@@ -70,6 +75,16 @@ def _run():
     if not path.is_file():
         raise app.UsageError(f"{path} does not exist, so {workdir} is not a run; pass --config too")
     return ml_collections.ConfigDict(json.loads(path.read_text())), workdir
+
+
+def _require_row(config):
+    """A config is of a run or, for `--mode=report` alone, of a whole table."""
+    if "cells" in config and _MODE.value != "report":
+        one = config.cells[0].run.name.removeprefix(f"{config.name}/")
+        raise app.UsageError(
+            f"configs/{config.name}.py is a whole table: pass --mode=report, or one of its rows, "
+            f"such as --config=configs/{config.name}.py:{one}"
+        )
 
 
 def _set_up():

@@ -5,6 +5,7 @@ checkpoints and metrics live elsewhere, once, and know nothing of it but this tu
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,6 +52,21 @@ class Method(NamedTuple):
 
 def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:
     """The method of the file `methods/<name>.py`; the keywords are those of its `make`."""
+    return _file(name).make(encoder, head, **keywords)
+
+
+def version(name: str) -> int:
+    """The number that the method's file declares, and raises when its numbers change."""
+    return _file(name).VERSION
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The keywords of a method that has been told nothing."""
+    parameters = inspect.signature(_file(name).make).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _file(name):
     names = sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
     choices.require("method", name, names)
-    return importlib.import_module(f"wsol_jax.methods.{name}").make(encoder, head, **keywords)
+    return importlib.import_module(f"wsol_jax.methods.{name}")

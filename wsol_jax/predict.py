@@ -35,10 +35,12 @@ def run(
       checkpoint: "last", "b_cl" or "b_loc"; where empty, one of `PREFERRED`.
 
     Raises:
+      FileExistsError: the run is of another version of its method.
       FileNotFoundError: no images, or no trained run.
       ValueError: a file is not a readable image; before anything is written.
     """
     paths = _listed(images)
+    experiment.check_versions(workdir, experiment.versions(config))
     method = experiment.build(config, config.method)
     like = experiment.initialize(config, method)
     best = selection.Best(workdir / config.method.name)

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,11 @@ def read(folder: pathlib.Path) -> Run:
     run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
     paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
     return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
+
+
+def versions(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
+    """The versions of methods that a run was trained with; older records do not say: the first."""
+    return {name: at(record, "methods", name) or 1 for name in names}
 
 
 def at(tree: Any, *path: str) -> Any:

@@ -67,21 +67,25 @@ class Phase(NamedTuple):
     cams: np.ndarray | None = None
 
 
-def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, Any]:
+def run(
+    config: Any, workdir: pathlib.Path, *, train: bool = True, deadline: float = math.inf
+) -> dict[str, Any]:
     """Trains what the config describes, evaluates it on the test split, and writes all of it down.
 
     Args:
       config: see `configs/`.
       workdir: folder of the run; where it holds an unfinished run of this config, that goes on.
       train: False evaluates the checkpoints that are there.
+      deadline: by `time.monotonic()`; training that is not done by then stops as if by SIGTERM.
 
     Returns:
       The contents of `metrics.json`.
     """
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
-    sections = [config.baseline, config] if config.baseline else [config]
-    for section in sections:  # whatever is wrong with either phase is told before the first begins
+    for section in experiment.sections(
+        config
+    ):  # whatever is wrong with either phase is told before the first begins
         parallel.check_batch(section.batch_size)
         method = experiment.build(config, section.method, engine.axis)
     data = experiment.open_data(config)
@@ -93,32 +97,46 @@ def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, 
     weights, facts = experiment.pretrained(config, method, data)
     experiment.claim(workdir, config)
     path = workdir / "record.json"
-    facts = {"config": config.name, "seed": config.seed, "weights": facts, "notes": config.notes}
-    record = logbook.record(path, **facts)
+    record = logbook.record(
+        path,
+        config=config.name,
+        seed=config.seed,
+        weights=facts,
+        notes=config.notes,
+        methods=experiment.versions(config),
+        data=experiment.fingerprint(data),
+    )
     logbook.write_json(path, record)
     if config.baseline:
         baseline = _phase(
             config, config.baseline, _baseline_folder(config, workdir), weights, engine
         )
         if train and not config.baseline.workdir:
-            fit(baseline, config, data, engine)
+            fit(baseline, config, data, engine, deadline)
         phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
     else:
         phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
     if train:
-        fit(phases[-1], config, data, engine)
+        fit(phases[-1], config, data, engine, deadline)
     numbers = results.collect(config, workdir, data, phases)
     record["seconds"] = round(time.monotonic() - began, 1)
     logbook.write_json(path, record)
     return numbers
 
 
-def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engine) -> None:
+def fit(
+    phase: Phase,
+    config: Any,
+    data: experiment.Data,
+    engine: parallel.Engine,
+    deadline: float = math.inf,
+) -> None:
     """Trains one phase to its end, from its newest checkpoint where it has one.
 
     Raises:
       FloatingPointError: a loss is not finite; names the step and the last good checkpoint.
-      SystemExit: with code 0 after SIGTERM to any process, once the state is saved.
+      SystemExit: with code 0 after SIGTERM to any process, or at the deadline (see `run`), once the
+        state is saved.
     """
     per_epoch = math.ceil(data.train.size / phase.batch_size)
     last = phase.epochs * per_epoch
@@ -144,7 +162,8 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
-            at_end, stop = done % per_epoch == 0, any(parallel.gather(termination.asked))
+            asked = termination.asked or time.monotonic() > deadline
+            at_end, stop = done % per_epoch == 0, any(parallel.gather(asked))
             if not (at_end or stop):
                 continue
             held, due = engine.fetch(state), stop or done == last
@@ -154,7 +173,8 @@ def fit(phase: Phase, config: Any, data: experiment.Data, engine: parallel.Engin
                 checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
                 saved = time.monotonic()
             if stop:
-                logging.warning("SIGTERM: saved step %d; the same command goes on from here", done)
+                why = "SIGTERM" if termination.asked else "out of time"
+                logging.warning("%s: saved step %d; the same command goes on from here", why, done)
                 raise SystemExit(0)
     validation.close()
     checkpoints.close()

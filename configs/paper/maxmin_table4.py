@@ -1,28 +1,26 @@
-"""Rows of the max-min paper's Table 4: what each term adds, on GlaS.
+"""The max-min paper's Table 4: what each term adds, on GlaS.
 
-python -m wsol_jax.main --config=configs/paper/maxmin_table4.py:foreground+eem
+python -m wsol_jax.main --mode=report --config=configs/paper/maxmin_table4.py
+python -m wsol_jax.main --config=configs/paper/maxmin_table4.py:foreground+background,eem
 
-Rows: foreground, foreground+eem, foreground+sem, foreground+eem+size, foreground+sem+size; with
-"/short" behind it, on a schedule for a CPU. The table's first row is wildcat of maxmin_table1.
+Rows: wildcat, foreground, foreground+background,eem and the same with ,sizeconstraints; both for
+sem, too. With "/short" behind it, or "short" for the whole table, on a schedule for a CPU.
 """
 
-from configs import maxmin
+from configs import maxmin, tables
 
-PUBLISHED = {
-    "foreground": "foreground",
-    "foreground+eem": "foreground + background, eem",
-    "foreground+sem": "foreground + background, sem",
-    "foreground+eem+size": "foreground + background, eem, size constraints",
-    "foreground+sem+size": "foreground + background, sem, size constraints",
-}
+NAME = "paper/maxmin_table4"
 
 
-def get_config(variant="foreground+eem"):
-    terms, _, length = variant.partition("/")
-    if terms not in PUBLISHED:
-        raise ValueError(f"unknown row {terms!r}; have {list(PUBLISHED)}")
-    regularizer = next((name for name in maxmin.MAXMIN if name in terms), None)
-    switches = {"background": regularizer, "size": "size" in terms}
-    config = maxmin.maxmin(f"paper/maxmin_table4/{variant}", "glas", **switches)
-    config.published = PUBLISHED[terms]
-    return maxmin.short(config) if length == "short" else config
+def get_config(variant=""):
+    options = {"data": ("glas",), "shorten": maxmin.short}
+    return tables.choose(NAME, "maxmin.TABLE_4", variant, _run, **options)
+
+
+def _run(row, data):
+    if row == "wildcat":
+        return maxmin.row(NAME, data, row)
+    background = next((term for term in maxmin.MAXMIN if term in row), None)
+    run = maxmin.maxmin(NAME, data, background=background, size="size" in row)
+    run.published = row
+    return run

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from wsol_jax import cams, losses, ops
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class Classifier(nn.Module):
     """Features, then a pooling head; spatial dropout in between while training."""

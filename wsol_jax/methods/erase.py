@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from wsol_jax import losses, ops
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class Erase(nn.Module):
     """Class logits of an image, erased `times` (b) times beforehand where that is given."""

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from wsol_jax import choices, heads, losses, ops
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 BACKGROUND = {"eem": losses.eem, "sem": losses.sem}
 NORMALIZE = ("image", "batch")
 OBJECTIVES = ("paper", "camelyon16_released")

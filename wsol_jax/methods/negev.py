@@ -12,6 +12,8 @@ from wsol_jax import choices, losses, seeds
 from wsol_jax import decoder as decoders
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class Negev(nn.Module):
     """The classifier in evaluation mode, batch statistics included, and the decoder."""

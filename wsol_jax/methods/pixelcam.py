@@ -10,6 +10,8 @@ import jax
 from wsol_jax import choices, heads, losses, ops, seeds
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class PixelCam(nn.Module):
     """An image head and a pixel head on the same features; dropout reaches the image head only."""

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Int
 from wsol_jax import losses, ops
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class Pn(nn.Module):
     """Class logits, and the class maps that they are pooled from."""

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from wsol_jax import losses, ops
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 # The released smoothing of the mask: a Gaussian over 3 x 3 patches, zero outside the map.
 CORNER, EDGE, CENTRE = 0.002628462, 0.046011604, 0.8054397
 SMOOTHING = ((CORNER, EDGE, CORNER), (EDGE, CENTRE, EDGE), (CORNER, EDGE, CORNER))

@@ -7,6 +7,8 @@ from wsol_jax import decoder as decoders
 from wsol_jax import losses, seeds
 from wsol_jax.method import Method
 
+VERSION = 1  # to be raised when the numbers change
+
 
 class UNet(nn.Module):
     """Pixel logits at the size of the image."""

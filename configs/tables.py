@@ -1,0 +1,118 @@
+"""Blocks of the configs that are whole tables, and of which every row is a run.
+
+python -m wsol_jax.main --mode=report --config=configs/paper/table01.py --config.dry_run
+python -m wsol_jax.main --config=configs/paper/table01.py:glas/layer_cam+pixelcam
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import common
+from wsol_jax import published
+
+SHORT = "short"
+DATA = ("glas", "camelyon16")
+
+
+def choose(
+    name: str,
+    table: str,
+    variant: str,
+    make: Callable[[str, str], ConfigDict | None],
+    *,
+    data: tuple[str, ...] = DATA,
+    shorten: Callable[[ConfigDict], ConfigDict] = common.short,
+) -> ConfigDict:
+    """What a table's config file gives for a variant: the table, or one row's run.
+
+    Args:
+      table: names one of `wsol_jax.published`, such as "pixelcam.TABLE_1".
+      variant: empty, or "short" for the table on a schedule for a CPU; else "DATA/ROW", or "ROW"
+        where the table is of one data set, a row being spelt as in the published table but without
+        spaces; with "/short" behind it on that schedule.
+      make: (row, data) -> the run of a row, None where there is none to train.
+    """
+
+    def run_of(key, shortened):
+        run = make(*keys[key])
+        if run is not None:
+            run = shorten(run) if shortened else run
+            run.name = f"{name}/{key}/{SHORT}" if shortened else f"{name}/{key}"
+        return run
+
+    long, _, length = variant.rpartition("/") if variant.endswith(SHORT) else (variant, "", "")
+    paper, _, title = table.partition(".")
+    keys = {}
+    for row in getattr(getattr(published, paper), title).rows:
+        for one in data:
+            key = "/".join([one, row] if len(data) > 1 else [row]).replace(" ", "")
+            keys[key] = row, one
+    if long and long not in keys:
+        raise ValueError(f"unknown row {long!r}; have {list(keys)}")
+    if long:
+        return run_of(long, bool(length))
+    runs = [(row, run_of(key, bool(length))) for key, (row, _) in keys.items()]
+    return whole(name, table, [cell(row, run) for row, run in runs if run is not None])
+
+
+def of_rows(
+    name: str,
+    table: str,
+    variant: str,
+    encoder: str = "resnet50",
+    changes: Mapping[str, Mapping[str, object]] = {},
+) -> ConfigDict:
+    """`choose` among rows of PixelCAM's tables, such as "layer_cam + pixelcam, n=5".
+
+    Args:
+      changes: what differs from the row of Table 1, by what is behind the comma, such as
+        {"n=5": {"method.foreground": 5}}.
+    """
+
+    def make(row, data):
+        method, _, setting = row.partition(", ")
+        run = common.row(name, encoder, f"{data}/{method.replace(' ', '')}")
+        for path, value in (changes[setting] if setting else {}).items():
+            section, _, key = path.partition(".")
+            run[section][key] = value
+        return run
+
+    return choose(name, table, variant, make)
+
+
+def cell(row: str, run: ConfigDict) -> ConfigDict:
+    """A row of a table on the data set of the run that its numbers are taken from.
+
+    They are those of the first read-out of a classifier, else of the one map of the method.
+    """
+    name = run.method.get("readouts", (run.method.name,))[0]
+    return ConfigDict({"row": row, "data": run.data.name, "map": name, "run": run})
+
+
+def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
+    """A table for `--mode=report`.
+
+    What all its runs share is set once: `--config.folders.glas=FOLDER`, and, where it is not to be
+    as the rows have it, `--config.encoders.resnet50.weights.source=FILE`. `budget` is in hours of
+    training, after which the table is written with what there is; `dry_run` shows the plan alone.
+    Finished runs are looked for under `runs`, where new ones are put too.
+    """
+    runs = [one.run for one in cells]
+    config = ConfigDict({"name": name, "table": table, "cells": tuple(cells)})
+    config.seeds = (0,)
+    config.runs = "runs"
+    config.budget = math.inf
+    config.dry_run = False
+    config.folders = ConfigDict({r.data.name: r.data.folder for r in runs if "folder" in r.data})
+    config.encoders = ConfigDict({run.backbone.name: _settings(run.backbone) for run in runs})
+    return config
+
+
+def _settings(backbone: ConfigDict) -> dict:
+    """What may be set for all runs of an encoder; None where it is not."""
+    keywords = {k: config_dict.placeholder(type(v)) for k, v in backbone.items() if k != "name"}
+    types = {"source": str, "allow_missing": tuple}
+    weights = {key: config_dict.placeholder(kind) for key, kind in types.items()}
+    return {"weights": weights, "backbone": keywords}

@@ -1,0 +1,229 @@
+"""A table plans what it lacks, trains that, survives being stopped, and says what it is made of."""
+
+import csv
+import json
+import logging
+import shutil
+
+import pytest
+import small
+
+from configs import tables as configs
+from wsol_jax import addresses, experiment, plan, tables, train, typeset
+
+DASH = "\N{EN DASH}"
+ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice
+
+
+def tiny_table(folder, seeds=(0, 1)):
+    """Two rows of a published table by tiny runs: a baseline, and PixelCAM on it."""
+    second = small.tiny_phases()
+    second.notes, second.weights.source = ("schedule: two epochs",), ""
+    first = experiment.first_phase(second)
+    cells = [configs.cell(row, run) for row, run in zip(ROWS, (first, second), strict=True)]
+    for cell in cells:
+        cell.data = "glas"
+    config = configs.whole("paper/tiny", "maxmin.TABLE_4", cells)
+    config.seeds, config.runs = seeds, str(folder / "runs")
+    return config
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A table that ran out of time in its first run, was called again, and once more."""
+    folder = tmp_path_factory.mktemp("table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "open_data", small.small_data)
+        config = tiny_table(folder)
+        config.budget = 1e-9 + 0.05 / tables.HOUR  # over before the first step is compiled
+        halfway = tables.run(config, folder)
+        begun = [path.parent.name for path in (folder / "runs").glob("*/config.json")]
+        config.budget = float("inf")
+        found = tables.run(config, folder)
+        patch.setattr(train, "run", None)
+        again = tables.run(config, folder)
+    return folder, halfway, begun, found, again
+
+
+def numbers(cells, row):
+    return {cell.quantity: cell for cell in cells if cell.row == row}
+
+
+def test_out_of_time_the_table_is_written_and_the_run_goes_on(written):
+    folder, halfway, begun, found, _ = written
+    assert len(begun) == 1
+    assert not any(cell.values for cell in halfway)
+    history = folder / "runs" / begun[0] / "classifier" / "history.jsonl"
+    steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
+    assert steps == [0, 2, 4]
+    record = json.loads((folder / "runs" / begun[0] / "record.json").read_text())
+    assert len(record["earlier"]) == 1
+    assert all(len(cell.values) == 2 for cell in found if cell.row in ROWS)
+
+
+def test_the_same_call_again_trains_nothing(written):
+    *_, found, again = written
+    assert again == found
+
+
+def test_rows_share_a_baseline_and_have_the_numbers_of_their_runs(written):
+    folder, *_, found, _ = written
+    metrics = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("runs/*/metrics.json")}
+    assert len(metrics) == 4
+    for row, phase in zip(ROWS, ("classifier", "pixelcam"), strict=True):
+        runs = sorted((m["seed"], m) for m in metrics.values() if phase in m["phases"])
+        (name,) = runs[0][1]["phases"][phase]["maps"]
+        tests = [m["phases"][phase]["maps"][name]["b_cl"]["test"] for _, m in runs]
+        cells = numbers(found, row)
+        assert cells["f1_foreground"].values == tuple(t["f1_foreground"] for t in tests)
+        assert cells["error"].values == tuple(100 - t["accuracy"] for t in tests)
+    for path in folder.glob("runs/*pixelcam*/config.json"):
+        baseline = json.loads(path.read_text())["baseline"]["workdir"]
+        assert baseline in {str(p) for p in folder.glob("runs/*_cam_*")}
+
+
+def test_files_say_what_the_numbers_are(written):
+    folder, *_, found, _ = written
+    lines = (folder / "table.md").read_text().splitlines()
+    cell = numbers(found, "foreground")["f1_foreground"]
+    shown = f"{cell.mean:.1f} ± {cell.deviation:.1f} (n=2) [a]"
+    (row,) = [line for line in lines if line.startswith("| foreground |")]
+    assert shown in row
+    assert "| 71.5 |" in row
+    assert "- a: schedule: two epochs" in lines
+    (unrun,) = [line for line in lines if line.startswith("| foreground + background, EEM |")]
+    assert f"{DASH} [" in unrun
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    assert {r["row"]: r["seeds"] for r in rows}["wildcat"] == "2"
+    assert {r["remarks"] for r in rows if r["row"] == "foreground + background, sem"} == {"not run"}
+    latex = (folder / "table.tex").read_text()
+    assert r"$\pm$" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+
+
+def test_a_run_is_found_wherever_it_lies_and_whatever_it_is_called(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    source = next(folder.glob("runs/*_cam_seed0*"))
+    shutil.copytree(source, tmp_path / "runs/deep/down/renamed")
+    config = tiny_table(tmp_path, seeds=(0,))
+    wanted = plan.needs(config)
+    at_hand = plan.shelf(tmp_path / "runs")
+    assert [bool(tables._origin(need, at_hand)) for need in wanted] == [True, False]
+    (job,) = plan.jobs(wanted, at_hand, tmp_path)
+    assert job.config.baseline.workdir == str(tmp_path / "runs/deep/down/renamed")
+    assert plan.seconds(job, at_hand) is None  # no epoch of PixelCAM has been timed here
+
+
+def change_epochs(run):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "epochs": 9}))
+
+
+def change_version(run):
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps({**record, "methods": {"classifier": 2}}))
+
+
+def change_data(run):
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps({**record, "data": "other images"}))
+
+
+def rename(run):
+    config = json.loads((run / "config.json").read_text())
+    other = {"name": "x", "notes": ["y"], "parallel": "pmap", "evaluation_batch_size": 1}
+    (run / "config.json").write_text(json.dumps({**config, **other}))
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [(change_epochs, False), (change_version, False), (change_data, False), (rename, True)],
+)
+def test_a_run_is_another_one_when_its_numbers_would_be(
+    written, tmp_path, monkeypatch, change, kept
+):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    run = tmp_path / "runs" / "copied"
+    run.mkdir(parents=True)
+    for name in ("config", "record", "metrics"):
+        source = next(folder.glob("runs/*_cam_seed0*"))
+        shutil.copy(source / f"{name}.json", run)
+    change(run)
+    need = plan.needs(tiny_table(tmp_path, seeds=(0,)))[0]
+    assert bool(tables._origin(need, plan.shelf(tmp_path / "runs"))) == kept
+
+
+def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):
+    for name, text in [("damaged", "{"), ("foreign", '{"method": 3}')]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(text)
+    assert plan.shelf(tmp_path) == {}
+    assert "damaged" in caplog.text
+    assert "foreign is passed over" in caplog.text
+
+
+def test_a_failing_run_is_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    tried = []
+
+    def fail(config, folder, *, deadline):
+        del config, deadline
+        tried.append(folder)
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(train, "run", fail)
+    with pytest.raises(SystemExit, match="4 of 4 runs failed"):
+        tables.run(tiny_table(tmp_path), tmp_path)
+    assert len(tried) == 4
+    assert "the loss is nan" in caplog.text
+    assert (tmp_path / "table.md").is_file()
+
+
+def test_data_that_are_not_at_hand_are_said_and_nothing_is_trained(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
+    def absent(config):
+        raise FileNotFoundError("no folder data/glas; get GlaS")
+
+    monkeypatch.setattr(experiment, "open_data", absent)
+    found = tables.run(tiny_table(tmp_path), tmp_path)
+    assert numbers(found, "wildcat")["error"].remarks == ("no folder data/glas; get GlaS",)
+    assert "cannot be run: 4 of 4: no folder data/glas" in caplog.text
+
+
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    config = tiny_table(tmp_path)
+    config.dry_run = True
+    assert tables.run(config, tmp_path / "out") == []
+    assert not list(tmp_path.iterdir())
+    assert "0 of 4 finished; 4 to train: about 0s, 4 of unknown length" in caplog.text
+
+
+def test_unknown_tables_say_what_there_is():
+    with pytest.raises(ValueError, match=r"unknown table 'pixelcam\.TABLE_99'; expected"):
+        tables.table("pixelcam.TABLE_99")
+
+
+def test_numbers_without_seeds_are_dashes():
+    cell = typeset.Cell("layer_cam", "glas", "pxap", 75.1, remarks=("not run",))
+    text = typeset.markdown("Title", [cell])
+    assert f"| LayerCAM | {DASH} [a] | 75.1 | {DASH} |" in text
+    assert "- a: not run" in text
+
+
+def test_defaults_and_absent_options_have_one_address():
+    config = json.loads(small.tiny_phases().to_json())
+    versions = {"classifier": 1, "pixelcam": 1}
+    known = addresses.of_phases(config, versions, "data")
+    spelt = json.loads(json.dumps(config))
+    spelt["method"]["pixel_head"] = "linear"
+    del spelt["keep_aspect"]
+    assert addresses.of_phases(spelt, versions, "data") == known
+    spelt["method"]["pixel_head"] = "multi_layer"
+    other = addresses.of_phases(spelt, versions, "data")
+    assert other["baseline"] == known["baseline"]
+    assert other["pixelcam"] != known["pixelcam"]

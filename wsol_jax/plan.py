@@ -1,0 +1,225 @@
+"""What a table needs: the phases that its numbers come from, and the runs that train the rest.
+
+A phase is looked for by its address among the runs at hand, so that finished ones are used and
+unfinished ones go on, whoever began them.
+"""
+
+import functools
+import logging
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from wsol_jax import addresses, experiment, run_files
+from wsol_jax.run_files import Run, at
+
+
+class Need(NamedTuple):
+    """What one cell of a table needs at one seed: a map of the last phase of a run.
+
+    Attributes:
+      row, data: of the table; `data` is what the columns begin with.
+      name: of the map.
+      config: of a run that would train it.
+      usual_weights: what the row begins with, unless the table's settings say otherwise.
+      addresses: of the phases of that run; none where its data are not at hand, and `blocked` says
+        why.
+    """
+
+    row: str
+    data: str
+    name: str
+    seed: int
+    config: Any
+    usual_weights: str
+    addresses: tuple[str, ...]
+    blocked: str = ""
+
+
+class Found(NamedTuple):
+    """A phase at hand, and the run that trained it; `phase` is its name there."""
+
+    run: Run
+    phase: str
+
+    @property
+    def maps(self) -> Mapping[str, Any]:
+        """Results by map and checkpoint, empty while the run is not finished."""
+        return at(self.run.metrics, "phases", self.phase, "maps") or {}
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What the time of an epoch depends on: phases of one kind train equally fast."""
+        return _kind(self.run.config, self.run.phases[self.phase])
+
+
+class Job(NamedTuple):
+    """A run to be trained, or to go on; `run` is what there is of it."""
+
+    config: Any
+    folder: pathlib.Path
+    run: Run | None = None
+
+
+Shelf = Mapping[str, list[Found]]  # phases at hand by address, those of finished runs first
+
+
+def needs(config: Any) -> list[Need]:
+    """Every cell of a table at every seed, the runs with the settings of the table."""
+
+    @functools.cache
+    def fingerprint(data):
+        del data  # it is that of the run
+        try:
+            return experiment.fingerprint(experiment.open_data(run)), ""
+        except (OSError, ValueError) as error:
+            return None, str(error)
+
+    found = []
+    for cell in config.cells:
+        for seed in config.seeds:
+            run = _with_settings(cell.run, config, seed)
+            digest, blocked = fingerprint(run.data.to_json())
+            of_phases = {}
+            if not blocked:
+                resolved = ml_collections.ConfigDict.to_dict(run)
+                of_phases = addresses.of_phases(resolved, experiment.versions(run), digest)
+            known = (cell.row, cell.data, cell.map, seed, run, cell.run.weights.source)
+            found.append(Need(*known, tuple(of_phases.values()), blocked))
+    return found
+
+
+def shelf(folder: pathlib.Path) -> Shelf:
+    """The phases of all runs under a folder; what cannot be read is passed over, and named."""
+    runs = {run.folder.resolve(): run for run in _runs(folder)}
+    found: dict[str, list[Found]] = {}
+    for run in sorted(runs.values(), key=lambda run: (not run.metrics, run.folder)):
+        try:
+            own = _own_phases(run, runs)
+        except (KeyError, TypeError, ValueError) as error:
+            logging.warning("%s is passed over: %s", run.folder, error)
+            continue
+        for phase, address in own.items():
+            found.setdefault(address, []).append(Found(run, phase))
+    return found
+
+
+def finished(address: str, name: str, at_hand: Shelf) -> Found | None:
+    """A phase of this address that has results of the map called `name`."""
+    return next((found for found in at_hand.get(address, ()) if name in found.maps), None)
+
+
+def jobs(wanted: Iterable[Need], at_hand: Shelf, folder: pathlib.Path) -> list[Job]:
+    """What is to be trained under `folder`, every run after the one that has its baseline.
+
+    Rows that stand on one baseline share it.
+    """
+    planned: dict[str, Job] = {}
+    for need in wanted:
+        if need.addresses and not finished(need.addresses[-1], need.name, at_hand):
+            origin = None
+            for step in _steps(need):
+                origin = _provide(step, origin, at_hand, planned, folder)
+    return list({job.folder: job for job in planned.values()}.values())
+
+
+def seconds(job: Job, at_hand: Shelf) -> float | None:
+    """What a job should take by the epochs of like phases at hand; None where there are none."""
+    total = 0.0
+    for section in experiment.sections(job.config):
+        first = section is job.config.baseline
+        if first and section.workdir:
+            continue  # another run trains it
+        title = "baseline" if first else section.method.name
+        kind = _kind(job.config, section.method.name)
+        alike = [found for row in at_hand.values() for found in row if found.kind == kind]
+        rates = [rate for rate in map(_epoch_seconds, alike) if rate]
+        if not rates:
+            return None
+        history = job.run.histories[title] if job.run else []
+        done = history[-1]["epoch"] if history else 0
+        total += statistics.median(rates) * (section.epochs - done)
+    return total
+
+
+def _with_settings(run, config, seed):
+    """A row's run at a seed, with the folders and encoders of the table."""
+    run = run.copy_and_resolve_references()
+    run.seed = seed
+    if run.data.name in config.folders:
+        run.data.folder = config.folders[run.data.name]
+    for section, values in config.encoders[run.backbone.name].items():
+        given = {key: value for key, value in values.items() if value is not None}
+        run[section].update(given)
+    return run
+
+
+def _runs(folder):
+    """Every run under a folder, which may lie several folders deep."""
+    for place, folders, files in os.walk(folder):
+        if "config.json" in files:
+            folders.clear()  # a run holds no other
+            try:
+                yield run_files.read(pathlib.Path(place))
+            except ValueError as error:
+                logging.warning("%s", error)
+
+
+def _kind(config, method):
+    return method, config["backbone"]["name"], config["data"]["name"], config["image_size"]
+
+
+def _epoch_seconds(found):
+    history = found.run.histories[found.phase]
+    if len(history) < 2:
+        return None
+    first, last = history[0], history[-1]
+    return (last["seconds"] - first["seconds"]) / (last["epoch"] - first["epoch"])
+
+
+def _own_phases(run, runs):
+    """Addresses of the phases that a run trained, or trains, itself."""
+    versions = run_files.versions(run.record, run.phases.values())
+    workdir, origin = at(run.config, "baseline", "workdir"), None
+    if workdir:
+        origin = next(iter(_own_phases(runs[pathlib.Path(workdir).resolve()], runs).values()))
+    found = addresses.of_phases(run.config, versions, run.record.get("data"), origin)
+    return {
+        phase: address for phase, address in found.items() if not (origin and phase == "baseline")
+    }
+
+
+def _steps(need):
+    """Config, address and map of the phases of a need, each as a run that ends with it."""
+    if need.config.baseline:
+        yield experiment.first_phase(need.config), need.addresses[0], need.config.baseline.cam
+    yield need.config, need.addresses[-1], need.name
+
+
+def _provide(step, origin, at_hand, planned, folder):
+    """The folder of a phase that is at hand, begun, or to be trained, which then is planned."""
+    config, address, name = step
+    there = finished(address, name, at_hand)
+    if there:
+        return there.run.folder
+    if address not in planned and address in at_hand:
+        run = at_hand[address][0].run
+        job = Job(ml_collections.ConfigDict(dict(run.config)), run.folder, run)
+        planned |= {a: job for a, row in at_hand.items() if row[0].run.folder == run.folder}
+    if address not in planned:
+        config = config.copy_and_resolve_references()
+        if origin:
+            config.baseline.workdir = str(origin)
+        planned[address] = Job(config, folder / _title(config, name, address))
+    return planned[address].folder
+
+
+def _title(config, name, address):
+    """The folder of a run: what it is, for the reader, and its address, for the rest."""
+    method = f"{config.baseline.cam}+{name}" if config.baseline else name
+    parts = (config.data.name, config.backbone.name, method, f"seed{config.seed}", address[:8])
+    return "_".join(parts)

@@ -1,0 +1,163 @@
+"""A table of the papers from its runs: what is missing is trained, then all is set beside it.
+
+Every number says from how many seeds it is and what was reduced for it; what was not run is a dash.
+"""
+
+import collections
+import logging
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from wsol_jax import logbook, plan, published, report, train, typeset
+from wsol_jax.run_files import at
+
+HOUR = 3600.0
+RATES = ("tp", "fn", "tn", "fp")  # at the threshold that is best on the test split, as published
+
+
+def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
+    """Plans a table, trains what it lacks for up to `config.budget` hours, and writes it.
+
+    SIGTERM and the end of the budget save the run that is going on; the same command goes on from
+    there. A run that fails is told and left out.
+
+    Args:
+      config: see `configs/tables.py`.
+      output: folder of table.md, table.csv and table.tex.
+
+    Returns:
+      The numbers; none where `config.dry_run` asks for the plan alone.
+
+    Raises:
+      SystemExit: runs have failed; the table is written without them.
+    """
+    known = table(config.table)
+    wanted, folder = plan.needs(config), pathlib.Path(config.runs)
+    at_hand = plan.shelf(folder)
+    to_do = plan.jobs(wanted, at_hand, folder)
+    for line in outlook(wanted, at_hand, to_do):
+        logging.info("%s", line)
+    if config.dry_run:
+        return []
+    failed = _train(to_do, config.budget * HOUR)
+    if to_do:
+        at_hand = plan.shelf(folder)
+    found = cells(known, wanted, at_hand)
+    title = known.source
+    output.mkdir(parents=True, exist_ok=True)
+    for suffix, write in typeset.FORMATS.items():
+        logbook.write_text(output / f"table.{suffix}", write(title, found))
+    logging.info("table: %s", output / "table.md")
+    if failed:
+        raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")
+    return found
+
+
+def table(name: str) -> published.Table:
+    """The published table that a config calls `name`, such as "pixelcam.TABLE_1"."""
+    paper, _, title = name.partition(".")
+    found = getattr(getattr(published, paper, None), title, None)
+    if not isinstance(found, published.Table):
+        raise ValueError(
+            f"unknown table {name!r}; expected PAPER.TABLE of wsol_jax.published, such as "
+            "'pixelcam.TABLE_1' or 'maxmin.TABLE_4'"
+        )
+    return found
+
+
+def outlook(
+    wanted: Sequence[plan.Need], at_hand: plan.Shelf, to_do: Sequence[plan.Job]
+) -> list[str]:
+    """The plan in words, with what it should cost by the epochs of like runs at hand."""
+    costs = [plan.seconds(job, at_hand) for job in to_do]
+    lines = [
+        f"{'goes on' if job.run else 'to train'}: {job.folder}, {_duration(cost)}"
+        for job, cost in zip(to_do, costs, strict=True)
+    ]
+    blocked = collections.Counter(need.blocked for need in wanted if need.blocked)
+    lines += [f"cannot be run: {count} of {len(wanted)}: {why}" for why, count in blocked.items()]
+    done = sum(_origin(need, at_hand) is not None for need in wanted)
+    unknown = f", {costs.count(None)} of unknown length" if None in costs else ""
+    total = _duration(sum(cost for cost in costs if cost))
+    lines.append(f"{done} of {len(wanted)} finished; {len(to_do)} to train: {total}{unknown}")
+    return lines
+
+
+def cells(
+    known: published.Table, wanted: Sequence[plan.Need], at_hand: plan.Shelf
+) -> list[typeset.Cell]:
+    """Every number of a published table beside those of the runs at hand."""
+    needed = collections.defaultdict(list)
+    for need in wanted:
+        needed[need.row, need.data].append(need)
+    found = []
+    for row, numbers in known.rows.items():
+        for column, number in zip(known.columns, numbers, strict=True):
+            data, _, quantity = column.rpartition("/")
+            empty = typeset.Cell(row, data, quantity, number)
+            found.append(_filled(empty, needed[row, data], at_hand))
+    return found
+
+
+def _filled(cell, needed, at_hand):
+    """A cell with the numbers of the runs at hand."""
+    pairs = [(need, _origin(need, at_hand)) for need in needed]
+    scored = [(need, found, _score(need, found, cell.quantity)) for need, found in pairs if found]
+    scored = [entry for entry in scored if entry[2] is not None]
+    remarks = dict.fromkeys(r for need, found, _ in scored for r in _reductions(need, found))
+    if not scored and cell.paper is not None:
+        remarks = {need.blocked: None for need in needed if need.blocked} or {"not run": None}
+    return cell._replace(
+        values=tuple(value for *_, value in scored),
+        remarks=tuple(remarks),
+        runs=tuple(str(found.run.folder) for _, found, _ in scored),
+    )
+
+
+def _origin(need, at_hand):
+    return plan.finished(need.addresses[-1], need.name, at_hand) if need.addresses else None
+
+
+def _score(need, found, quantity):
+    """A quantity on the test split, at the checkpoint that the paper reports."""
+    results = found.maps[need.name]
+    reported = published.REPORTED[need.config.metric]
+    test = results[next(c for c in reported if c in results)]["test"]
+    if quantity == "error":
+        return None if test["accuracy"] is None else 100 - test["accuracy"]
+    return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test[quantity]
+
+
+def _reductions(need, found):
+    """What a run had less of than the published one."""
+    record = found.run.record
+    weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
+    yield from record["notes"]
+    if weights["source"] != usual:
+        yield f"weights: {weights['source'] or 'random'} in place of {usual}"
+    if weights.get("allow_missing"):
+        yield f"weights: {len(weights['allow_missing'])} tensors random"
+
+
+def _train(to_do, seconds):
+    """Trains for as long as there is time; returns how many runs failed."""
+    deadline, failed = time.monotonic() + seconds, 0
+    for job in to_do:
+        if time.monotonic() > deadline:
+            logging.warning("out of time: %s and what follows are left for later", job.folder)
+            break
+        try:
+            train.run(job.config, job.folder, deadline=deadline)
+            report.write(job.folder)
+        except SystemExit:  # saved before its end, which it has told
+            break
+        except Exception:  # whatever it was, the others can go on
+            logging.exception("%s failed", job.folder)
+            failed += 1
+    return failed
+
+
+def _duration(seconds):
+    return "of unknown length" if seconds is None else f"about {logbook.duration(seconds)}"
