@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import BATCH, METHODS, SIZE, batch, initialize, small_method
+from small import BATCH, METHODS, SIZE, batch, initialize, shapes, small_method
 
 from wsol_jax import augment, heads, method, parallel
 from wsol_jax.backbones import resnet, vit
@@ -32,6 +32,17 @@ def test_without_a_label_the_predicted_class_is_mapped():
     logits, predicted = jax.jit(built.localize)(variables, image)
     _, named = jax.jit(built.localize)(variables, image, jnp.argmax(logits, axis=-1))
     jax.tree.map(np.testing.assert_array_equal, predicted, named)
+
+
+def test_all_readouts_cost_one_pass_of_the_encoder():
+    def convolutions(*readouts):
+        built = small_method("classifier", readouts=readouts)
+        image = jnp.zeros((1, SIZE, SIZE, 3))
+        traced = jax.make_jaxpr(built.localize)(shapes(built), image, jnp.array([0]))
+        return str(traced).count("conv_general_dilated[")
+
+    known = ("cam", "grad_cam", "grad_cam_pp", "layer_cam", "mean_features")
+    assert convolutions(*known) == convolutions("cam") > 0
 
 
 def test_unknown_names_list_the_known():
