@@ -19,6 +19,7 @@ LAYERS = [
     {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
+    {"significance"},  # NumPy and SciPy alone
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}
