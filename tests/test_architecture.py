@@ -9,10 +9,10 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
-    {"train", "predict", "report"},
+    {"train", "predict", "report", "evaluate_maps"},
     {"results"},
     {"selection", "pseudo_labels"},
-    {"evaluate", "experiment"},
+    {"evaluate", "experiment", "map_files", "map_scores"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
