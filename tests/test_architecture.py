@@ -11,16 +11,17 @@ LAYERS = [
     {"main"},
     {"tables"},
     {"typeset"},
-    {"train", "predict", "report"},
+    {"train", "predict", "report", "evaluate_maps"},
     {"results"},
     {"selection", "pseudo_labels", "plan"},
-    {"evaluate", "experiment", "addresses"},
+    {"evaluate", "experiment", "addresses", "map_files", "map_scores"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
     {"backbones", "heads"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
+    {"significance"},  # NumPy and SciPy alone
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

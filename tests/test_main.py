@@ -69,8 +69,15 @@ def test_a_run_knows_its_config(trained, tmp_path):
     assert (trained / "report.html").is_file()
     with np.load(trained / "gallery.npz") as gallery:
         Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
+        (tmp_path / "masks").mkdir()
+        Image.fromarray(gallery["mask"][0]).resize((90, 70)).save(tmp_path / "masks" / "mine.png")
     call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
+    maps = trained / "predictions"
+    call("--mode=evaluate_maps", f"--maps={maps}", f"--masks={tmp_path / 'masks'}")
+    scores = json.loads((maps / "scores.json").read_text())["maps"]
+    assert (scores["kinds"], scores["resized"]) == ([".npy"], 0)
+    assert 0 < scores["pxap"]["value"] <= 100
 
 
 def test_a_table_plans_its_runs(tmp_path, capsys):
@@ -90,6 +97,8 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=predict", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
+        (["--mode=evaluate_maps", "--maps=MAPS"], "needs --maps=FOLDER and --masks=FOLDER"),
+        (["--mode=evaluate_maps", "--maps=/maps", "--masks=/absent"], "no folder /absent"),
         (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
         (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),

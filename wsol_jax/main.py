@@ -1,4 +1,4 @@
-"""Command line: train, evaluate, predict with, or report on one run, or on a table of them.
+"""Command line: train, evaluate, predict with, or report on a run; write a table; score any maps.
 
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
 python -m wsol_jax.main --mode=report --config=configs/paper/table01.py
@@ -19,14 +19,19 @@ from ml_collections import config_flags
 
 from wsol_jax import cpu, distributed
 
-MODES = ("train", "evaluate", "predict", "report")
-ALONE = ("predict", "report")  # modes that one process does
+MODES = ("train", "evaluate", "predict", "report", "evaluate_maps")
+ALONE = ("predict", "report", "evaluate_maps")  # modes that one process does
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write (default: in the workdir).")
+_MAPS = flags.DEFINE_string("maps", None, "evaluate_maps: folder of heat maps.")
+_MASKS = flags.DEFINE_string("masks", None, "evaluate_maps: folder of their masks.")
+_AGAINST = flags.DEFINE_string("against", None, "evaluate_maps: folder of maps to compare with.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write (default: predict in the workdir, evaluate_maps in --maps)."
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One run over the processes of a TPU pod, SLURM or Kubernetes."
@@ -41,6 +46,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
     _set_up()
+    if _MODE.value == "evaluate_maps":
+        _evaluate_maps()
+        return
     config, workdir = _run()
     # After TensorFlow has been kept off the devices.
     from wsol_jax import parallel, predict, report, tables, train
@@ -58,6 +66,17 @@ def main(argv: list[str]) -> None:
     elif jax.process_index() == 0:
         logging.info("report: %s", report.write(workdir))
     parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
+
+
+def _evaluate_maps():
+    """The one mode that needs no run."""
+    from wsol_jax import evaluate_maps
+
+    if not (_MAPS.value and _MASKS.value):
+        raise app.UsageError("--mode=evaluate_maps needs --maps=FOLDER and --masks=FOLDER")
+    maps, masks = pathlib.Path(_MAPS.value), pathlib.Path(_MASKS.value)
+    against = pathlib.Path(_AGAINST.value) if _AGAINST.value else None
+    evaluate_maps.run(maps, masks, pathlib.Path(_OUTPUT.value or maps), against)
 
 
 def _run():

@@ -39,13 +39,24 @@ class Sizing(NamedTuple):
 
 def read(image: File, mask: File | None) -> splits.Picture:
     """An RGB image and its mask of instance numbers, if there is one, at their own size."""
-    found = None if mask is None else _read_mask(mask)
+    found = None if mask is None else read_mask(mask)
     return np.asarray(_decoded(image).convert("RGB")), found
+
+
+def read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
+    """A mask of instance numbers, 0 where there is none."""
+    opened = _decoded(mask)
+    if opened.mode not in ("1", "L", "P"):
+        raise ValueError(
+            f"mask {mask} has colour mode {opened.mode}; expected one 8-bit channel that holds the "
+            "number of the object at every pixel, 0 for none"
+        )
+    return np.asarray(opened).astype(np.uint8)
 
 
 def size(file: File) -> tuple[int, int]:
     """Width and height of a picture, from its header alone."""
-    with _readable(file), Image.open(file) as picture:
+    with readable(file), Image.open(file) as picture:
         return picture.size
 
 
@@ -78,33 +89,23 @@ def shapes(image: Shape, mask: Shape, sizing: Sizing) -> tuple[Shape, Shape]:
     return target, mask if sizing.original_mask else target
 
 
+@contextlib.contextmanager
+def readable(
+    file: File, expected: str = "a whole BMP or PNG file, fetch it again"
+) -> Iterator[None]:
+    """One error that names the file; what Pillow raises depends on where the file is cut."""
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise ValueError(f"cannot decode {file}: {error}; expected {expected}") from error
+
+
 def _nearest(source: int, target: int) -> Int[np.ndarray, "t"]:
     """The pixels that OpenCV's INTER_NEAREST picks: floor(i (1 / (target / source))) in float64."""
     return np.minimum(np.floor(np.arange(target) * (1 / (target / source))), source - 1).astype(int)
 
 
-def _read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
-    opened = _decoded(mask)
-    if opened.mode not in ("1", "L", "P"):
-        raise ValueError(
-            f"mask {mask} has colour mode {opened.mode}; expected one 8-bit channel that holds the "
-            "number of the object at every pixel, 0 for none"
-        )
-    return np.asarray(opened).astype(np.uint8)
-
-
 def _decoded(file: File) -> Image.Image:
-    with _readable(file), Image.open(file) as picture:
+    with readable(file), Image.open(file) as picture:
         picture.load()
     return picture
-
-
-@contextlib.contextmanager
-def _readable(file: File) -> Iterator[None]:
-    """One error that names the file; what Pillow raises depends on where the file is cut."""
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise ValueError(
-            f"cannot decode {file}: {error}; expected a whole BMP or PNG file, fetch it again"
-        ) from error
