@@ -5,7 +5,7 @@ python -m wsol_jax.main --config=configs/paper/table01.py:glas/layer_cam+pixelca
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ml_collections import ConfigDict, config_dict
 
@@ -13,7 +13,7 @@ from configs import common
 from wsol_jax import published
 
 SHORT = "short"
-DATA = ("glas", "camelyon16")
+DATA = {"glas": common.glas, "camelyon16": common.camelyon16}
 
 
 def choose(
@@ -22,8 +22,9 @@ def choose(
     variant: str,
     make: Callable[[str, str], ConfigDict | None],
     *,
-    data: tuple[str, ...] = DATA,
+    data: Collection[str] = DATA,
     shorten: Callable[[ConfigDict], ConfigDict] = common.short,
+    shifted: bool = False,
 ) -> ConfigDict:
     """What a table's config file gives for a variant: the table, or one row's run.
 
@@ -33,6 +34,7 @@ def choose(
         where the table is of one data set, a row being spelt as in the published table but without
         spaces; with "/short" behind it on that schedule.
       make: (row, data) -> the run of a row, None where there is none to train.
+      shifted: test every run on the other data set, in place of its own.
     """
 
     def run_of(key, shortened):
@@ -54,7 +56,8 @@ def choose(
     if long:
         return run_of(long, bool(length))
     runs = [(row, run_of(key, bool(length))) for key, (row, _) in keys.items()]
-    return whole(name, table, [cell(row, run) for row, run in runs if run is not None])
+    cells = [cell(row, run, shifted=shifted) for row, run in runs if run is not None]
+    return whole(name, table, cells)
 
 
 def of_rows(
@@ -63,12 +66,14 @@ def of_rows(
     variant: str,
     encoder: str = "resnet50",
     changes: Mapping[str, Mapping[str, object]] = {},
+    shifted: bool = False,
 ) -> ConfigDict:
     """`choose` among rows of PixelCAM's tables, such as "layer_cam + pixelcam, n=5".
 
     Args:
       changes: what differs from the row of Table 1, by what is behind the comma, such as
         {"n=5": {"method.foreground": 5}}.
+      shifted: see `choose`.
     """
 
     def make(row, data):
@@ -79,16 +84,21 @@ def of_rows(
             run[section][key] = value
         return run
 
-    return choose(name, table, variant, make)
+    return choose(name, table, variant, make, shifted=shifted)
 
 
-def cell(row: str, run: ConfigDict) -> ConfigDict:
+def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:
     """A row of a table on the data set of the run that its numbers are taken from.
 
-    They are those of the first read-out of a classifier, else of the one map of the method.
+    They are those of the first read-out of a classifier, else of the one map of the method. Columns
+    of a run that is tested on the other data set begin with "glas->camelyon16" or the reverse.
     """
     name = run.method.get("readouts", (run.method.name,))[0]
-    return ConfigDict({"row": row, "data": run.data.name, "map": name, "run": run})
+    data, target = run.data.name, None
+    if shifted:
+        (other,) = DATA.keys() - {data}
+        data, target = f"{data}->{other}", DATA[other](ConfigDict()).data
+    return ConfigDict({"row": row, "data": data, "map": name, "run": run, "target": target})
 
 
 def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:

@@ -181,7 +181,8 @@ def test_whole_tables_have_a_run_for_every_row(path, variant):
     config = module.get_config(variant)
     assert (ROOT / "configs" / f"{config.name}.py") == path
     paper, _, title = config.table.partition(".")
-    rows = set(getattr(getattr(published, paper), title).rows) - {"all_ones"}
+    known = getattr(getattr(published, paper), title)
+    rows = set(known.rows) - {"all_ones"}
     assert {cell.row for cell in config.cells} == rows
     for cell in config.cells:
         assert bool(cell.run.notes) == bool(variant)
@@ -189,6 +190,8 @@ def test_whole_tables_have_a_run_for_every_row(path, variant):
         assert module.get_config(name).to_json() == cell.run.to_json()
         readouts = cell.run.method.get("readouts", [cell.run.method.name])
         assert cell.map == readouts[0]
+        assert any(column.startswith(f"{cell.data}/") for column in known.columns)
+        assert (cell.target is None) == ("->" not in cell.data)
 
 
 def test_rows_of_the_ablations_differ_as_they_say():

@@ -1,7 +1,6 @@
 """What a config asks for is checked against the data before any work."""
 
 import json
-import types
 
 import glas_folder
 import jax
@@ -17,7 +16,8 @@ from wsol_jax.data import memory, sources
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_labels_that_no_output_stands_for(monkeypatch, num_classes):
-    split = types.SimpleNamespace(labels=np.array([0, 2, 1]))
+    seen = small.small_data().seen
+    split = seen._replace(labels=np.arange(seen.size, dtype=np.int32) % 3)
     monkeypatch.setattr(sources, "open_split", lambda **_: split)
     config = small.small_config()
     config.num_classes = num_classes
@@ -31,17 +31,27 @@ def test_labels_that_no_output_stands_for(monkeypatch, num_classes):
 
 @pytest.mark.parametrize("keep_aspect", [False, True])
 def test_sizes_of_the_splits(monkeypatch, keep_aspect):
-    monkeypatch.setattr(
-        sources,
-        "open_split",
-        lambda *, split, sizing, **_: types.SimpleNamespace(labels=np.arange(2), sizing=sizing),
-    )
+    seen, sizings = small.small_data().seen, []
+
+    def open_split(*, split, sizing, **_):
+        sizings.append((split, sizing))
+        return seen
+
+    monkeypatch.setattr(sources, "open_split", open_split)
     config = small.small_config()
     config.resize, config.image_size, config.keep_aspect = 432, 416, keep_aspect
-    data = experiment.open_data(config)
-    assert data.train.sizing == (432, keep_aspect, False)
-    for split in data[1:]:
-        assert split.sizing == ((432, True, True) if keep_aspect else (416, False, False))
+    config.baseline = None
+    experiment.open_data(config)
+    cropped, whole = (
+        (432, keep_aspect, False),
+        (432, True, True) if keep_aspect else (416, False, False),
+    )
+    splits = [
+        ("train", whole),
+        ("train", cropped),
+        *[(n, whole) for n in ("valcl", "valpx", "test")],
+    ]
+    assert sizings == splits
     config.resize = 400
     with pytest.raises(ValueError, match=r"400 pixels .* crop of 416; pass --config.resize=416"):
         experiment.open_data(config)
@@ -101,8 +111,8 @@ def test_runs_of_another_version_are_refused(tmp_path):
 
 def test_the_fingerprint_is_of_names_labels_and_splits():
     data = small.small_data()
-    known = experiment.fingerprint(data)
-    assert known == experiment.fingerprint(small.small_data())
+    known = experiment.fingerprint(data._asdict())
+    assert known == experiment.fingerprint(small.small_data()._asdict())
     test = data.test
     others = [
         data._replace(valpx=None),
@@ -110,4 +120,4 @@ def test_the_fingerprint_is_of_names_labels_and_splits():
         data._replace(test=test._replace(labels=1 - test.labels)),
         data._replace(test=test._replace(names=test.names[::-1])),
     ]
-    assert len({known, *map(experiment.fingerprint, others)}) == 5
+    assert len({known, *(experiment.fingerprint(data._asdict()) for data in others)}) == 5

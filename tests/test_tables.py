@@ -3,13 +3,15 @@
 import csv
 import json
 import logging
+import math
+import pathlib
 import shutil
 
 import pytest
 import small
 
 from configs import tables as configs
-from wsol_jax import addresses, experiment, plan, tables, train, typeset
+from wsol_jax import addresses, experiment, plan, tables, train, trained, transfer, typeset
 
 DASH = "\N{EN DASH}"
 ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice
@@ -227,3 +229,46 @@ def test_defaults_and_absent_options_have_one_address():
     other = addresses.of_phases(spelt, versions, "data")
     assert other["baseline"] == known["baseline"]
     assert other["pixelcam"] != known["pixelcam"]
+
+
+@pytest.fixture
+def elsewhere(written, monkeypatch):
+    """The finished table, its runs tested on the images that they were tested on before."""
+    folder, *_ = written
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    monkeypatch.setattr(experiment, "open_split", lambda config, name: small.small_data().test)
+    config = tiny_table(folder, seeds=(0,))
+    for cell in config.cells:
+        cell.data, cell.target = "glas->elsewhere", {"name": "elsewhere", "folder": "data"}
+    config.folders.elsewhere = "found/there"
+    return config
+
+
+def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch):
+    at_hand = plan.shelf(pathlib.Path(elsewhere.runs))
+    for need in plan.needs(elsewhere):
+        assert need.target.folder == "found/there"
+        tested = tables._transferred(need, at_hand, deadline=math.inf)
+        assert not tested.blocked
+        for quantity in ("f1_foreground", "error"):
+            own = tables._score(need._replace(target=None), tables._origin(need, at_hand), quantity)
+            score = tables._score(tested, tables._origin(need, at_hand), quantity)
+            assert score == pytest.approx(own, abs=1e-9)
+    monkeypatch.setattr(trained, "phases", None)  # what is written is not made again
+    for need in plan.needs(elsewhere):
+        assert not tables._transferred(need, at_hand, deadline=math.inf).blocked
+
+
+def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
+    need, at_hand = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs))
+    folder = tables._origin(need, at_hand).run.folder
+    transfer.path(folder, "elsewhere").unlink(missing_ok=True)
+    late = tables._transferred(need, at_hand, deadline=0.0)
+    assert late.blocked == "not run: out of time"
+    test = small.small_data().test
+    more = test._replace(labels=test.labels + 1)
+    monkeypatch.setattr(experiment, "open_split", lambda config, name: more)
+    told = tables._transferred(need, at_hand, deadline=math.inf).blocked
+    assert told.startswith(
+        "the test images of elsewhere have labels up to 2; expected those of the 2"
+    )

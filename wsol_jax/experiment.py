@@ -56,45 +56,45 @@ class Data(NamedTuple):
 
 
 def open_data(config: Any) -> Data:
-    """Opens, and so checks, every split before any work is done.
-
-    Images are squares of `config.resize` to be cropped and of `config.image_size` to be evaluated.
-    With `config.keep_aspect` their short side is `config.resize` for both, and truth is evaluated
-    at its own size.
-    """
-    options, cropped = keywords(config.data), pictures.Sizing(config.resize, config.keep_aspect)
-    evaluated = pictures.Sizing(config.image_size)
-    if config.keep_aspect:
-        evaluated = cropped._replace(original_mask=True)
+    """Opens, and so checks, every split before any work is done, see `open_split`."""
     if config.resize < config.image_size:
         raise ValueError(
             f"images resized to {config.resize} pixels are smaller than the crop of "
             f"{config.image_size}; pass --config.resize={config.image_size} or more"
         )
-
-    def split(name, sizing=evaluated):
-        return sources.open_split(split=name, sizing=sizing, **options)
-
-    seen = split("train")
+    seen = open_split(config, "train")
     if seen.labels.max() >= config.num_classes:
         raise ValueError(
             f"the training images have labels up to {seen.labels.max()}, but num_classes is "
             f"{config.num_classes}; pass --config.num_classes={seen.labels.max() + 1}"
         )
-    train = split("train", cropped)
+    train = open_split(config, "train", cropped=True)
     if config.baseline and config.keep_aspect and "size" in next(train.shuffled(1, seed=0)):
         raise ValueError(
             "the training images differ in shape, and so would the CAMs that the second phase "
             "learns from; expected one shape: pass --config.keep_aspect=False"
         )
-    valpx = split("valpx")
+    valcl, valpx, test = (open_split(config, name) for name in ("valcl", "valpx", "test"))
     if valpx is None and config.baseline and config.baseline.cam_checkpoint == "b_loc":
         raise ValueError(
             f"{config.data.name} has no pixel-labelled validation images (split 'valpx'), by which "
             "B-LOC is chosen, whose CAMs the second phase learns from; pass "
             "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
         )
-    return Data(train, seen, valcl=split("valcl"), valpx=valpx, test=split("test"))
+    return Data(train, seen, valcl, valpx, test)
+
+
+def open_split(config: Any, name: str, *, cropped: bool = False) -> splits.Split | None:
+    """One split of a config's data, None where the data set has none of that name.
+
+    Images are squares of `config.image_size` or, to be cropped, of `config.resize`. With
+    `config.keep_aspect` their short side is `config.resize` for both, and truth is evaluated at its
+    own size.
+    """
+    sizing = pictures.Sizing(config.resize if cropped else config.image_size)
+    if config.keep_aspect:
+        sizing = pictures.Sizing(config.resize, keep_aspect=True, original_mask=not cropped)
+    return sources.open_split(split=name, sizing=sizing, **keywords(config.data))
 
 
 def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
@@ -136,10 +136,10 @@ def versions(config: Any) -> dict[str, int]:
     return {name: method.version(name) for name in names}
 
 
-def fingerprint(data: Data) -> str:
+def fingerprint(data: Mapping[str, splits.Split | None]) -> str:
     """A digest of the names and labels of all images, split by split."""
     digest = hashlib.sha256()
-    for name, split in zip(data._fields, data, strict=True):
+    for name, split in data.items():
         rows = zip(split.names, split.labels.tolist(), strict=True) if split else ()
         digest.update(json.dumps([name, *rows]).encode())
     return digest.hexdigest()[:16]
@@ -217,6 +217,27 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
             f"processes {without} do not find their config in {path}, where process 0 wrote its "
             "own: start all with the same arguments, and a --workdir on a disk that they share"
         )
+
+
+def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run's first phase: its own, or in the run that `baseline.workdir` names.
+
+    Raises:
+      FileExistsError, ValueError: see `check_shared`.
+      FileNotFoundError: that run has no such phase.
+    """
+    if not config.baseline.workdir:
+        return workdir / "baseline"
+    root = pathlib.Path(config.baseline.workdir)
+    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
+    for folder in candidates:
+        if folder.is_dir():
+            check_shared(root, config)
+            return folder
+    raise FileNotFoundError(
+        f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
+        "of the baseline's config makes, such as configs/layercam_glas.py"
+    )
 
 
 def check_versions(workdir: pathlib.Path, current: dict[str, int]) -> None:

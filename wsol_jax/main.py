@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from wsol_jax import cpu, distributed
 
-MODES = ("train", "evaluate", "predict", "report", "evaluate_maps")
+MODES = ("train", "evaluate", "predict", "report", "transfer", "evaluate_maps")
 ALONE = ("predict", "report", "evaluate_maps")  # modes that one process does
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")

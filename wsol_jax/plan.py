@@ -28,6 +28,7 @@ class Need(NamedTuple):
       usual_weights: what the row begins with, unless the table's settings say otherwise.
       addresses: of the phases of that run; none where its data are not at hand, and `blocked` says
         why.
+      target: other data (section `data` of a config) whose test images are scored, if any.
     """
 
     row: str
@@ -38,6 +39,7 @@ class Need(NamedTuple):
     usual_weights: str
     addresses: tuple[str, ...]
     blocked: str = ""
+    target: Any = None
 
 
 class Found(NamedTuple):
@@ -75,7 +77,7 @@ def needs(config: Any) -> list[Need]:
     def fingerprint(data):
         del data  # it is that of the run
         try:
-            return experiment.fingerprint(experiment.open_data(run)), ""
+            return experiment.fingerprint(experiment.open_data(run)._asdict()), ""
         except (OSError, ValueError) as error:
             return None, str(error)
 
@@ -89,7 +91,8 @@ def needs(config: Any) -> list[Need]:
                 resolved = ml_collections.ConfigDict.to_dict(run)
                 of_phases = addresses.of_phases(resolved, experiment.versions(run), digest)
             known = (cell.row, cell.data, cell.map, seed, run, cell.run.weights.source)
-            found.append(Need(*known, tuple(of_phases.values()), blocked))
+            target = _target(cell, config)
+            found.append(Need(*known, tuple(of_phases.values()), blocked, target))
     return found
 
 
@@ -144,6 +147,15 @@ def seconds(job: Job, at_hand: Shelf) -> float | None:
         done = history[-1]["epoch"] if history else 0
         total += statistics.median(rates) * (section.epochs - done)
     return total
+
+
+def _target(cell, config):
+    """The other data that a cell is tested on, where the table has them."""
+    if cell.target is None:
+        return None
+    target = cell.target.copy_and_resolve_references()
+    target.folder = config.folders.get(target.name, target.folder)
+    return target
 
 
 def _with_settings(run, config, seed):

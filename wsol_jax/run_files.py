@@ -43,10 +43,15 @@ def read(folder: pathlib.Path) -> Run:
             f"`python -m wsol_jax.main --config=configs/pixelcam_glas.py --workdir={folder}`"
         )
     files = ("config.json", "record.json", "metrics.json")
-    config, record, metrics = (_read(folder / name, _json, {}) for name in files)
+    config, record, metrics = (read_json(folder / name) for name in files)
     run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
     paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
     return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """What a file holds, nothing where there is none; ValueError where it is damaged."""
+    return _read(path, _json, {})
 
 
 def versions(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:

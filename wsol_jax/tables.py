@@ -10,7 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wsol_jax import logbook, plan, published, report, train, typeset
+import ml_collections
+
+from wsol_jax import logbook, plan, published, report, run_files, train, transfer, typeset
 from wsol_jax.run_files import at
 
 HOUR = 3600.0
@@ -41,10 +43,11 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
         logging.info("%s", line)
     if config.dry_run:
         return []
-    failed = _train(to_do, config.budget * HOUR)
+    deadline = time.monotonic() + config.budget * HOUR
+    failed = _train(to_do, deadline)
     if to_do:
         at_hand = plan.shelf(folder)
-    found = cells(known, wanted, at_hand)
+    found = cells(known, [_transferred(need, at_hand, deadline) for need in wanted], at_hand)
     title = known.source
     output.mkdir(parents=True, exist_ok=True)
     for suffix, write in typeset.FORMATS.items():
@@ -88,14 +91,17 @@ def outlook(
 def cells(
     known: published.Table, wanted: Sequence[plan.Need], at_hand: plan.Shelf
 ) -> list[typeset.Cell]:
-    """Every number of a published table beside those of the runs at hand."""
+    """Every number of a published table, of the data wanted, beside those of the runs at hand."""
     needed = collections.defaultdict(list)
     for need in wanted:
         needed[need.row, need.data].append(need)
+    of_interest = {need.data for need in wanted}
     found = []
     for row, numbers in known.rows.items():
         for column, number in zip(known.columns, numbers, strict=True):
             data, _, quantity = column.rpartition("/")
+            if data not in of_interest:
+                continue
             empty = typeset.Cell(row, data, quantity, number)
             found.append(_filled(empty, needed[row, data], at_hand))
     return found
@@ -123,11 +129,31 @@ def _origin(need, at_hand):
 def _score(need, found, quantity):
     """A quantity on the test split, at the checkpoint that the paper reports."""
     results = found.maps[need.name]
-    reported = published.REPORTED[need.config.metric]
-    test = results[next(c for c in reported if c in results)]["test"]
+    if need.target:
+        shifted = run_files.read_json(transfer.path(found.run.folder, need.target.name))
+        results = at(shifted, "phases", found.phase, "maps", need.name) or {}
+    reported = (results[c]["test"] for c in published.REPORTED[need.config.metric] if c in results)
+    test = next(reported, {})
     if quantity == "error":
-        return None if test["accuracy"] is None else 100 - test["accuracy"]
-    return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test[quantity]
+        return None if test.get("accuracy") is None else 100 - test["accuracy"]
+    return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
+
+
+def _transferred(need, at_hand, deadline):
+    """A need whose run has been tested on the other data, or that says why it has not."""
+    found = _origin(need, at_hand)
+    if not (need.target and found):
+        return need
+    written = transfer.path(found.run.folder, need.target.name).is_file()
+    if time.monotonic() > deadline and not written:
+        return need._replace(blocked="not run: out of time")
+    try:
+        config = ml_collections.ConfigDict(dict(found.run.config))
+        split = transfer.open_target(config, need.target)
+        transfer.run(config, found.run.folder, need.target.name, split)
+    except (OSError, ValueError) as error:
+        return need._replace(blocked=str(error))
+    return need
 
 
 def _reductions(need, found):
@@ -141,9 +167,9 @@ def _reductions(need, found):
         yield f"weights: {len(weights['allow_missing'])} tensors random"
 
 
-def _train(to_do, seconds):
+def _train(to_do, deadline):
     """Trains for as long as there is time; returns how many runs failed."""
-    deadline, failed = time.monotonic() + seconds, 0
+    failed = 0
     for job in to_do:
         if time.monotonic() > deadline:
             logging.warning("out of time: %s and what follows are left for later", job.folder)

@@ -1,0 +1,47 @@
+"""The phases of a finished run at the checkpoint that the papers report, to score other images."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from wsol_jax import evaluate, experiment, published, selection
+from wsol_jax.data import splits
+
+
+class Phase(NamedTuple):
+    """A trained phase; `title` is its name in `metrics.json`, `like` the model's variables."""
+
+    title: str
+    evaluator: evaluate.Evaluator
+    best: selection.Best
+    checkpoint: str
+    like: dict[str, Any]
+
+    def scores(self, split: splits.Split) -> dict[str, evaluate.Scores]:
+        """The scores of a split by map, each at the checkpoint that is reported of it."""
+        steps = {name: self.best.step(self.checkpoint, name) for name in self.best.maps()}
+        found = {}
+        for step in sorted(set(steps.values())):
+            variables = self.evaluator.place(self.best.variables(step, self.like))
+            found[step] = self.evaluator.scores(variables, split)
+        return {name: found[step] for name, step in steps.items()}
+
+
+def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
+    """The phases of a run, the baseline first.
+
+    Raises:
+      FileExistsError: the run is of another version of a method.
+      FileNotFoundError: a phase has not been trained.
+    """
+    experiment.check_versions(workdir, experiment.versions(config))
+    found = []
+    for section in experiment.sections(config):
+        title, folder = section.method.name, workdir / section.method.name
+        if section is config.baseline:
+            title, folder = "baseline", experiment.baseline_folder(config, workdir)
+        best, method = selection.Best(folder), experiment.build(config, section.method)
+        checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
+        evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
+        like = experiment.initialize(config, method)
+        found.append(Phase(title, evaluator, best, checkpoint, like))
+    return found

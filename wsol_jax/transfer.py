@@ -1,0 +1,66 @@
+"""Out of distribution: a run's models on the test images of another data set, trained no further.
+
+Classes are those of the same number: 0 stands for benign and normal, 1 for malignant and
+metastatic (PixelCAM, tables 3, 5 and 13).
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+from wsol_jax import evaluate, experiment, logbook, run_files, trained
+from wsol_jax.data import splits
+
+
+def open_target(config: Any, target: Any) -> splits.Split:
+    """The test split of other data, at the size that the run of `config` sees.
+
+    Args:
+      target: section `data` of a config.
+
+    Raises:
+      ValueError: it has classes that the run does not know.
+    """
+    shifted = config.copy_and_resolve_references()
+    with shifted.unlocked():
+        shifted.data = target
+    split = experiment.open_split(shifted, "test")
+    if split.labels.max() >= config.num_classes:
+        raise ValueError(
+            f"the test images of {target.name} have labels up to {split.labels.max()}; expected "
+            f"those of the {config.num_classes} classes of {config.name}"
+        )
+    return split
+
+
+def path(workdir: pathlib.Path, name: str) -> pathlib.Path:
+    """Where a run's scores on the data called `name` are."""
+    return workdir / f"on_{name}.json"
+
+
+def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> dict[str, Any]:
+    """Scores every map of a finished run on other images, and writes them to `path`.
+
+    Maps are of the images' true class, at the checkpoint that the papers report. What has been
+    written of the same images is read, not made again.
+
+    Args:
+      name: of the data set of the images.
+
+    Raises:
+      FileExistsError, FileNotFoundError: see `trained.phases`.
+    """
+    images = experiment.fingerprint({"test": split})
+    known = run_files.read_json(path(workdir, name))
+    if known.get("fingerprint") == images:
+        return known
+    logging.info("%s on the %d test images of %s", workdir, split.size, name)
+    found = {}
+    for phase in trained.phases(config, workdir):
+        scores = phase.scores(split)
+        tested = {m: {"test": evaluate.summarize(s, m, None)} for m, s in scores.items()}
+        maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
+        found[phase.title] = {"maps": maps}
+    facts = {"data": name, "fingerprint": images, "record": logbook.record()}
+    logbook.write_json(path(workdir, name), {**facts, "phases": found})
+    return {**facts, "phases": found}
