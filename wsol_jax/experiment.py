@@ -187,6 +187,27 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
         )
 
 
+def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run's baseline: its own, or that of the run that `baseline.workdir` names.
+
+    Raises:
+      FileNotFoundError: there is no baseline in that run.
+      ValueError: it does not fit this config.
+    """
+    if not config.baseline.workdir:
+        return workdir / "baseline"
+    root = pathlib.Path(config.baseline.workdir)
+    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
+    for folder in candidates:
+        if folder.is_dir():
+            check_shared(root, config)
+            return folder
+    raise FileNotFoundError(
+        f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
+        "of the baseline's config makes, such as configs/layercam_glas.py"
+    )
+
+
 def check_shared(workdir: pathlib.Path, config: Any) -> None:
     """Raises ValueError where the run at `workdir` has another model or other training images."""
     old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())

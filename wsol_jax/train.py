@@ -97,9 +97,8 @@ def run(config: Any, workdir: pathlib.Path, *, train: bool = True) -> dict[str, 
     record = logbook.record(path, **facts)
     logbook.write_json(path, record)
     if config.baseline:
-        baseline = _phase(
-            config, config.baseline, _baseline_folder(config, workdir), weights, engine
-        )
+        folder = experiment.baseline_folder(config, workdir)
+        baseline = _phase(config, config.baseline, folder, weights, engine)
         if train and not config.baseline.workdir:
             fit(baseline, config, data, engine)
         phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
@@ -231,22 +230,6 @@ def _phase(config, section, folder, start, engine, **keywords):
         optimizer=experiment.keywords(section.optimizer),
         evaluator=evaluate.Evaluator(method, config.evaluation_batch_size, config.metric),
         **keywords,
-    )
-
-
-def _baseline_folder(config, workdir):
-    """The baseline's own folder, or that of the finished run that `baseline.workdir` names."""
-    if not config.baseline.workdir:
-        return workdir / "baseline"
-    root = pathlib.Path(config.baseline.workdir)
-    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
-    for folder in candidates:
-        if folder.is_dir():
-            experiment.check_shared(root, config)
-            return folder
-    raise FileNotFoundError(
-        f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
-        "of the baseline's config makes, such as configs/layercam_glas.py"
     )
 
 
