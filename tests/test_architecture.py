@@ -9,15 +9,16 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
+    {"stain_shift"},
     {"train", "predict", "report"},
-    {"results"},
+    {"results", "stain_styles"},
     {"selection", "pseudo_labels"},
     {"evaluate", "experiment"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
     {"backbones", "heads"},
-    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
+    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

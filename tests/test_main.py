@@ -71,6 +71,13 @@ def test_a_run_knows_its_config(trained, tmp_path):
         Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
     call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
+    call("--mode=stain_shift", f"--workdir={trained}", f"--images={tmp_path}", "--styles=1")
+    shift = json.loads((trained / "stain_shift.json").read_text())
+    assert [row["reference"] for row in shift["styles"]] == ["", "mine.png"]
+    for phase, maps in shift["styles"][0]["scores"].items():
+        for name, scores in maps.items():
+            reported = before["phases"][phase]["maps"][name]["b_loc"]["test"]
+            assert scores == {key: reported[key] for key in ("pxap", "accuracy")}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +86,13 @@ def test_a_run_knows_its_config(trained, tmp_path):
         ([], "pass --config=configs/NAME.py, or --workdir=FOLDER"),
         (["--workdir=/nonexistent"], "/nonexistent is not a run"),
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
+        (["--mode=stain_shift", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=predict", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
-        (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
+        (
+            ["--mode=tune", "--config=configs/quickstart.py"],
+            "train|evaluate|predict|stain_shift|report",
+        ),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
         (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),
         (

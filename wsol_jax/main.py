@@ -1,4 +1,4 @@
-"""Command line: train, evaluate, predict with, or report on one run.
+"""Command line: train, evaluate, predict with, re-stain the tests of, or report on one run.
 
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
 python -m wsol_jax.main --mode=predict --workdir=runs/pixelcam_glas --images=FOLDER
@@ -18,15 +18,19 @@ from ml_collections import config_flags
 
 from wsol_jax import cpu, distributed
 
-MODES = ("train", "evaluate", "predict", "report")
-ALONE = ("predict", "report")  # modes that one process does
+MODES = ("train", "evaluate", "predict", "stain_shift", "report")
+ALONE = ("predict", "stain_shift", "report")  # modes that one process does
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-_IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
+_IMAGES = flags.DEFINE_string("images", None, "predict, stain_shift: folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write (default: in the workdir).")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
+_STYLES = flags.DEFINE_integer("styles", 10, "stain_shift: how many to take of the images.", 1)
+_RESTAINING = flags.DEFINE_enum(
+    "restaining", "macenko", ("macenko", "reinhard"), "stain_shift: how images are given a style."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One run over the processes of a TPU pod, SLURM or Kubernetes."
 )
@@ -42,15 +46,18 @@ def main(argv: list[str]) -> None:
     _set_up()
     config, workdir = _run()
     # After TensorFlow has been kept off the devices.
-    from wsol_jax import parallel, predict, report, train
+    from wsol_jax import parallel, predict, report, stain_shift, train
 
+    images = pathlib.Path(_IMAGES.value or "")
+    if _MODE.value in ("predict", "stain_shift") and not _IMAGES.value:
+        raise app.UsageError(f"--mode={_MODE.value} needs --images=FOLDER")
     if _MODE.value in ("train", "evaluate"):
         train.run(config, workdir, train=_MODE.value == "train")
     if _MODE.value == "predict":
-        if not _IMAGES.value:
-            raise app.UsageError("--mode=predict needs --images=FOLDER")
         output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
-        predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
+        predict.run(config, workdir, images, output, _CHECKPOINT.value)
+    elif _MODE.value == "stain_shift":
+        stain_shift.run(config, workdir, images, _STYLES.value, _RESTAINING.value)
     elif jax.process_index() == 0:
         logging.info("report: %s", report.write(workdir))
     parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
