@@ -9,17 +9,17 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
-    {"tables"},
+    {"tables", "stain_shift"},
     {"typeset"},
     {"train", "predict", "report", "evaluate_maps", "transfer"},
-    {"results", "trained"},
+    {"results", "trained", "stain_styles"},
     {"selection", "pseudo_labels", "plan"},
     {"evaluate", "experiment", "addresses", "map_files", "map_scores"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
     {"backbones", "heads"},
-    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
+    {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
     {"significance"},  # NumPy and SciPy alone
 ]

@@ -78,6 +78,13 @@ def test_a_run_knows_its_config(trained, tmp_path):
     scores = json.loads((maps / "scores.json").read_text())["maps"]
     assert (scores["kinds"], scores["resized"]) == ([".npy"], 0)
     assert 0 < scores["pxap"]["value"] <= 100
+    call("--mode=stain_shift", f"--workdir={trained}", f"--images={tmp_path}", "--styles=1")
+    shift = json.loads((trained / "stain_shift.json").read_text())
+    assert [row["reference"] for row in shift["styles"]] == ["", "mine.png"]
+    for phase, maps in shift["styles"][0]["scores"].items():
+        for name, scores in maps.items():
+            reported = before["phases"][phase]["maps"][name]["b_loc"]["test"]
+            assert scores == {key: reported[key] for key in ("pxap", "accuracy")}
 
 
 def test_a_table_plans_its_runs(tmp_path, capsys):
@@ -95,11 +102,13 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         ([], "pass --config=configs/NAME.py, or --workdir=FOLDER"),
         (["--workdir=/nonexistent"], "/nonexistent is not a run"),
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
-        (["--mode=predict", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
+        (["--mode=stain_shift", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
+        (["--mode=embed", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
+        (["--mode=transfer", "--workdir=runs/a"], "needs --workdir=FOLDER and --config=FILE"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
         (["--mode=evaluate_maps", "--maps=MAPS"], "needs --maps=FOLDER and --masks=FOLDER"),
         (["--mode=evaluate_maps", "--maps=/maps", "--masks=/absent"], "no folder /absent"),
-        (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
+        (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|report|predict"),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),
         (["--config=configs/quickstart.py", "extra"], "unexpected arguments"),
         (

@@ -147,6 +147,17 @@ def test_selection_figure_marks_the_chosen_epochs():
     assert {"B-LOC", "B-CL, last", "accuracy", "PxAP", "epoch"} <= found
 
 
+def test_shift_figure_has_a_panel_for_each_quantity_and_names_its_lines():
+    lines = [
+        visualize.Line(i, name, [60.0, 50.0 + i]) for i, name in enumerate(("CAM", "PixelCAM"))
+    ]
+    drawn = visualize.shift_figure([0.0, 12.5], {"PxAP": lines, "accuracy": lines[:1]})
+    names = ["".join(e.itertext()) for e in ElementTree.fromstring(drawn).iter() if "text" in e.tag]
+    assert {"PxAP, percent", "accuracy, percent", "distance of stains, degrees"} <= set(names)
+    assert (names.count("CAM"), names.count("PixelCAM")) == (2, 1)
+    assert all(color in drawn.decode() for color in visualize.LIGHT.maps[:2])
+
+
 @pytest.mark.parametrize("history", [[], HISTORY[:1], [{"epoch": 0, "accuracy": 50.0}]])
 def test_selection_figure_of_a_run_that_has_hardly_begun(history):
     assert "epoch" in texts(visualize.selection_figure(history, chosen={}))

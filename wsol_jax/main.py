@@ -1,4 +1,4 @@
-"""Command line: train, evaluate, predict with, or report on a run; write a table; score any maps.
+"""Command line: train a run or a table of runs, and what can be done with a finished one.
 
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
 python -m wsol_jax.main --mode=report --config=configs/paper/table01.py
@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -19,13 +21,89 @@ from ml_collections import config_flags
 
 from wsol_jax import cpu, distributed
 
-MODES = ("train", "evaluate", "predict", "report", "transfer", "evaluate_maps")
-ALONE = ("predict", "report", "evaluate_maps")  # modes that one process does
+
+class Mode(NamedTuple):
+    """What `--mode` does; `needs` names flags that it cannot do without."""
+
+    run: Callable[[], None]
+    needs: tuple[str, ...] = ()
+    shared: bool = False  # by several processes
+
+
+def _train():
+    from wsol_jax import train  # here and below: once TensorFlow has been kept off the devices
+
+    config, workdir = _run()
+    train.run(config, workdir, train=_MODE.value == "train")
+    _write_report(workdir)
+
+
+def _report():
+    from wsol_jax import tables
+
+    config, workdir = _run()
+    if "cells" in config:
+        tables.run(config, workdir)
+    else:
+        _write_report(workdir)
+
+
+def _predict():
+    from wsol_jax import predict
+
+    config, workdir = _run()
+    output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
+    predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
+
+
+def _transfer():
+    from wsol_jax import transfer
+
+    workdir = pathlib.Path(_WORKDIR.value)
+    target, config = _CONFIG.value.data, _config_of(workdir)
+    transfer.run(config, workdir, target.name, transfer.open_target(config, target))
+    logging.info("scores: %s", transfer.path(workdir, target.name))
+
+
+def _stain_shift():
+    from wsol_jax import stain_shift
+
+    config, workdir = _run()
+    images = pathlib.Path(_IMAGES.value)
+    stain_shift.run(config, workdir, images, _STYLES.value, _RESTAINING.value)
+
+
+def _embed():
+    from wsol_jax import embedding
+
+    config, workdir = _run()
+    logging.info("embedding: %s", embedding.run(config, workdir, _IMAGE.value))
+
+
+def _evaluate_maps():
+    from wsol_jax import evaluate_maps
+
+    maps, masks = pathlib.Path(_MAPS.value), pathlib.Path(_MASKS.value)
+    against = pathlib.Path(_AGAINST.value) if _AGAINST.value else None
+    evaluate_maps.run(maps, masks, pathlib.Path(_OUTPUT.value or maps), against)
+
+
+MODES = {
+    "train": Mode(_train, shared=True),
+    "evaluate": Mode(_train, shared=True),
+    "report": Mode(_report),
+    "predict": Mode(_predict, ("images",)),
+    "transfer": Mode(_transfer, ("workdir", "config")),
+    "stain_shift": Mode(_stain_shift, ("images",)),
+    "embed": Mode(_embed),
+    "evaluate_maps": Mode(_evaluate_maps, ("maps", "masks")),
+}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-_IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
+_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
+_IMAGES = flags.DEFINE_string("images", None, "predict, stain_shift: folder of images.")
+_IMAGE = flags.DEFINE_string("image", None, "embed: test image (default: the first with objects).")
 _MAPS = flags.DEFINE_string("maps", None, "evaluate_maps: folder of heat maps.")
 _MASKS = flags.DEFINE_string("masks", None, "evaluate_maps: folder of their masks.")
 _AGAINST = flags.DEFINE_string("against", None, "evaluate_maps: folder of maps to compare with.")
@@ -33,6 +111,10 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder to write (default: predict in the workdir, evaluate_maps in --maps)."
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
+_STYLES = flags.DEFINE_integer("styles", 10, "stain_shift: how many to take of the images.", 1)
+_RESTAINING = flags.DEFINE_enum(
+    "restaining", "macenko", ("macenko", "reinhard"), "stain_shift: how images are given a style."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One run over the processes of a TPU pod, SLURM or Kubernetes."
 )
@@ -42,41 +124,17 @@ _PROCESS = flags.DEFINE_integer("process", None, "Plain machines: which of them 
 
 
 def main(argv: list[str]) -> None:
-    """Dispatches to the modules that do the work."""
+    """Does what `--mode` says."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
-    _set_up()
-    if _MODE.value == "evaluate_maps":
-        _evaluate_maps()
-        return
-    config, workdir = _run()
-    # After TensorFlow has been kept off the devices.
-    from wsol_jax import parallel, predict, report, tables, train
-
-    if "cells" in config:
-        tables.run(config, workdir)
-        return
-    if _MODE.value in ("train", "evaluate"):
-        train.run(config, workdir, train=_MODE.value == "train")
-    if _MODE.value == "predict":
-        if not _IMAGES.value:
-            raise app.UsageError("--mode=predict needs --images=FOLDER")
-        output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
-        predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
-    elif jax.process_index() == 0:
-        logging.info("report: %s", report.write(workdir))
-    parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
-
-
-def _evaluate_maps():
-    """The one mode that needs no run."""
-    from wsol_jax import evaluate_maps
-
-    if not (_MAPS.value and _MASKS.value):
-        raise app.UsageError("--mode=evaluate_maps needs --maps=FOLDER and --masks=FOLDER")
-    maps, masks = pathlib.Path(_MAPS.value), pathlib.Path(_MASKS.value)
-    against = pathlib.Path(_AGAINST.value) if _AGAINST.value else None
-    evaluate_maps.run(maps, masks, pathlib.Path(_OUTPUT.value or maps), against)
+    mode = MODES[_MODE.value]
+    if any(flags.FLAGS[name].value is None for name in mode.needs):
+        needed = " and ".join(
+            f"--{name}={'FILE' * (name == 'config') or 'FOLDER'}" for name in mode.needs
+        )
+        raise app.UsageError(f"--mode={_MODE.value} needs {needed}")
+    _set_up(mode)
+    mode.run()
 
 
 def _run():
@@ -89,11 +147,14 @@ def _run():
         _require_row(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / _CONFIG.value.name)
         return _CONFIG.value, workdir
-    workdir = pathlib.Path(_WORKDIR.value)
+    return _config_of(pathlib.Path(_WORKDIR.value)), pathlib.Path(_WORKDIR.value)
+
+
+def _config_of(workdir):
     path = workdir / "config.json"
     if not path.is_file():
         raise app.UsageError(f"{path} does not exist, so {workdir} is not a run; pass --config too")
-    return ml_collections.ConfigDict(json.loads(path.read_text())), workdir
+    return ml_collections.ConfigDict(json.loads(path.read_text()))
 
 
 def _require_row(config):
@@ -106,14 +167,22 @@ def _require_row(config):
         )
 
 
-def _set_up():
+def _write_report(workdir):
+    from wsol_jax import parallel, report
+
+    if jax.process_index() == 0:
+        logging.info("report: %s", report.write(workdir))
+    parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
+
+
+def _set_up(mode):
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     for talkative in ("absl", "jax"):  # of every file that Orbax writes, of platforms not there
         logging.getLogger(talkative).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    _join()
+    _join(mode)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # which TensorFlow would announce
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
@@ -129,9 +198,9 @@ def _set_up():
     logging.info("%d x %s", jax.device_count(), jax.devices()[0].device_kind)
 
 
-def _join():
+def _join(mode):
     several = _DISTRIBUTED.value or _PROCESSES.value is not None
-    if several and _MODE.value in ALONE:
+    if several and not mode.shared:
         raise app.UsageError(f"--mode={_MODE.value} is done by one process; start just one")
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     distributed.join(*plain, cluster=_DISTRIBUTED.value)

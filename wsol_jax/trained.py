@@ -16,14 +16,15 @@ class Phase(NamedTuple):
     checkpoint: str
     like: dict[str, Any]
 
-    def scores(self, split: splits.Split) -> dict[str, evaluate.Scores]:
-        """The scores of a split by map, each at the checkpoint that is reported of it."""
+    def scores(self, *tested: splits.Split) -> list[dict[str, evaluate.Scores]]:
+        """The scores of each split by map, every map at the checkpoint that is reported of it."""
         steps = {name: self.best.step(self.checkpoint, name) for name in self.best.maps()}
-        found = {}
+        found = [{} for _ in tested]
         for step in sorted(set(steps.values())):
             variables = self.evaluator.place(self.best.variables(step, self.like))
-            found[step] = self.evaluator.scores(variables, split)
-        return {name: found[step] for name, step in steps.items()}
+            for scores, split in zip(found, tested, strict=True):
+                scores[step] = self.evaluator.scores(variables, split)
+        return [{name: scores[step] for name, step in steps.items()} for scores in found]
 
 
 def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:

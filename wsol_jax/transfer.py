@@ -57,7 +57,7 @@ def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> d
     logging.info("%s on the %d test images of %s", workdir, split.size, name)
     found = {}
     for phase in trained.phases(config, workdir):
-        scores = phase.scores(split)
+        (scores,) = phase.scores(split)
         tested = {m: {"test": evaluate.summarize(s, m, None)} for m, s in scores.items()}
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}

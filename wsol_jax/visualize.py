@@ -53,6 +53,14 @@ class Curve(NamedTuple):
     precision: Sequence[float]
 
 
+class Line(NamedTuple):
+    """A quantity of one kind of map; `place` is that of the kind in the run, the colour."""
+
+    place: int
+    label: str
+    values: Sequence[float]
+
+
 def overlay(
     image: UInt8[np.ndarray, "h w 3"],
     heat: Float[np.ndarray, "h w"],
@@ -190,6 +198,25 @@ def regions_figure(
     axis.plot(true, predicted, "o", color=_color(theme, place), markersize=4, alpha=0.6)
     axis.set(xlim=(0, 101), ylim=(0, 101), aspect="equal")
     axis.set(xlabel="true foreground, percent", ylabel="predicted, percent")
+    return _encode(figure, "svg")
+
+
+def shift_figure(
+    distances: Sequence[float], panels: Mapping[str, Sequence[Line]], *, theme: Theme = LIGHT
+) -> bytes:
+    """Lines over the distance of stains in degrees, a panel for each quantity, as an SVG."""
+    figure = _figure(width=4.4 * len(panels), height=3.2)
+    for axis, (title, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        _clean(axis, theme)
+        ends = {}
+        for line in lines:
+            color = _color(theme, line.place)
+            axis.plot(distances, line.values, "o-", color=color, linewidth=2, markersize=4.5)
+            ends[line.label] = (distances[-1], line.values[-1], color)
+        axis.set(xlabel="distance of stains, degrees", ylabel=f"{title}, percent")
+        _label_ends(axis, ends)
     return _encode(figure, "svg")
 
 
