@@ -9,19 +9,20 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
-    {"train", "predict", "report"},
+    {"train", "predict", "report", "embedding"},
     {"results"},
     {"selection", "pseudo_labels"},
     {"evaluate", "experiment"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
-    {"backbones", "heads"},
+    {"backbones", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}
+FLAX |= {"separability"}
 ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},
@@ -29,6 +30,7 @@ ONLY_IN = {
     "apache_beam": {"slides"},
     "openslide": {"slides"},
     "flax": FLAX,
+    "sklearn": {"embedding"},
     "clu": {"metrics", "logbook"},
     "ml_collections": {"main"},
     "torch": set(),
