@@ -71,6 +71,8 @@ def test_a_run_knows_its_config(trained, tmp_path):
         Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
     call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
+    call("--mode=embed", f"--workdir={trained}")
+    assert "epoch 1" in (trained / "embedding.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,7 @@ def test_a_run_knows_its_config(trained, tmp_path):
         (["--workdir=/nonexistent"], "/nonexistent is not a run"),
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=predict", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
+        (["--mode=embed", "--config=configs/quickstart.py"], "no checkpoints under"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
         (["--mode=tune", "--config=configs/quickstart.py"], "train|evaluate|predict|report"),
         (["--config=configs/quickstart.py", "--config.epoch=3"], "epoch"),

@@ -1,4 +1,4 @@
-"""Command line: train, evaluate, predict with, or report on one run.
+"""Command line: train, evaluate, predict with, report on, or embed the pixels of one run.
 
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
 python -m wsol_jax.main --mode=predict --workdir=runs/pixelcam_glas --images=FOLDER
@@ -18,14 +18,15 @@ from ml_collections import config_flags
 
 from wsol_jax import cpu, distributed
 
-MODES = ("train", "evaluate", "predict", "report")
-ALONE = ("predict", "report")  # modes that one process does
+MODES = ("train", "evaluate", "predict", "report", "embed")
+ALONE = ("predict", "report", "embed")  # modes that one process does
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _IMAGES = flags.DEFINE_string("images", None, "predict: folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write (default: in the workdir).")
+_IMAGE = flags.DEFINE_string("image", None, "embed: test image (default: the first with objects).")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One run over the processes of a TPU pod, SLURM or Kubernetes."
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
     _set_up()
     config, workdir = _run()
     # After TensorFlow has been kept off the devices.
-    from wsol_jax import parallel, predict, report, train
+    from wsol_jax import embedding, parallel, predict, report, train
 
     if _MODE.value in ("train", "evaluate"):
         train.run(config, workdir, train=_MODE.value == "train")
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> None:
             raise app.UsageError("--mode=predict needs --images=FOLDER")
         output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
         predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
+    elif _MODE.value == "embed":
+        logging.info("embedding: %s", embedding.run(config, workdir, _IMAGE.value))
     elif jax.process_index() == 0:
         logging.info("report: %s", report.write(workdir))
     parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
