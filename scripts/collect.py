@@ -51,10 +51,11 @@ def main() -> None:
 
 
 def without_curves(values):
-    """Nested dictionaries but for precision-recall curves and region sizes, of many points each."""
+    """Nested dictionaries but for curves and what there is of every single image."""
     if not isinstance(values, dict):
         return values
-    return {k: without_curves(v) for k, v in values.items() if k not in ("curve", "regions")}
+    left_out = ("curve", "regions", "per_image")
+    return {k: without_curves(v) for k, v in values.items() if k not in left_out}
 
 
 def relative(text: str) -> str:

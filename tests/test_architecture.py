@@ -11,20 +11,21 @@ LAYERS = [
     {"main"},
     {"tables", "stain_shift"},
     {"typeset"},
-    {"train", "predict", "report", "evaluate_maps", "transfer"},
+    {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
     {"results", "trained", "stain_styles"},
     {"selection", "pseudo_labels", "plan"},
     {"evaluate", "experiment", "addresses", "map_files", "map_scores"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},
-    {"backbones", "heads"},
+    {"backbones", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
     {"significance"},  # NumPy and SciPy alone
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}
+FLAX |= {"separability"}
 ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},
@@ -32,6 +33,7 @@ ONLY_IN = {
     "apache_beam": {"slides"},
     "openslide": {"slides"},
     "flax": FLAX,
+    "sklearn": {"embedding"},
     "clu": {"metrics", "logbook"},
     "ml_collections": {"main", "plan", "tables"},
     "torch": set(),

@@ -18,7 +18,6 @@ from wsol_jax import metrics, pixel_counts
 EVALUATIONS = [(case, name) for case in cases("08_") for name in case.spec["results"]]
 # The released evaluator takes float64 only; we take every precision.
 EVALUATIONS = [(case, name) for case, name in EVALUATIONS if "float32_dtype" not in name]
-SEPARABILITIES = [(case, name) for case in cases("11_") for name in case.spec["results"]]
 NAMES = {
     "True positive": "tp",
     "False negative": "fn",
@@ -148,14 +147,6 @@ def _check_rates(found, expected, suffix):
         if theirs + suffix in expected:
             value = expected[theirs + suffix]
             assert found[ours] == pytest.approx(value, abs=1e-9, nan_ok=True), theirs
-
-
-@pytest.mark.parametrize(("case", "name"), SEPARABILITIES)
-def test_separability(case, name):
-    features = np.moveaxis(case.arrays[f"{name}/features"], 0, -1)
-    expected = case.spec["results"][name]["J"]
-    found = metrics.separability(features, case.arrays[f"{name}/mask"])
-    assert found == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("case", cases("09_maxmin_primitives"), ids=lambda c: c.name)

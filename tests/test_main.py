@@ -85,6 +85,8 @@ def test_a_run_knows_its_config(trained, tmp_path):
         for name, scores in maps.items():
             reported = before["phases"][phase]["maps"][name]["b_loc"]["test"]
             assert scores == {key: reported[key] for key in ("pxap", "accuracy")}
+    call("--mode=embed", f"--workdir={trained}")
+    assert "epoch 1" in (trained / "embedding.svg").read_text()
 
 
 def test_a_table_plans_its_runs(tmp_path, capsys):
@@ -105,6 +107,7 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--mode=stain_shift", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=embed", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
         (["--mode=transfer", "--workdir=runs/a"], "needs --workdir=FOLDER and --config=FILE"),
+        (["--mode=embed", "--config=configs/quickstart.py"], "no checkpoints under"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
         (["--mode=evaluate_maps", "--maps=MAPS"], "needs --maps=FOLDER and --masks=FOLDER"),
         (["--mode=evaluate_maps", "--maps=/maps", "--masks=/absent"], "no folder /absent"),

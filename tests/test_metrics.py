@@ -183,25 +183,6 @@ def test_accuracy_counts_valid_rows_only():
         metrics.Accuracy.empty().compute()
 
 
-def test_separability_equals_the_scatter_matrices():
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((5, 6, 4)).astype(np.float32)
-    mask = rng.choice(np.array([0, 1, 255], np.uint8), (5, 6))
-    features[mask == 1] += 1
-    used, labels = features[mask != 255].astype(float), mask[mask != 255]
-    within = sum(np.cov(used[labels == i].T, bias=True) * np.sum(labels == i) for i in (0, 1))
-    between = np.cov(used.T, bias=True) * len(used) - within
-    expected = np.trace(between) / np.trace(within)
-    assert metrics.separability(features, mask) == pytest.approx(expected, rel=1e-9)
-
-
-def test_separability_of_degenerate_images():
-    mask = np.arange(6, dtype=np.uint8).reshape(2, 3) % 2
-    assert np.isnan(metrics.separability(np.ones((2, 3, 4)), np.zeros((2, 3), np.uint8)))
-    assert np.isnan(metrics.separability(np.ones((2, 3, 4)), mask))
-    assert metrics.separability(mask[..., None].astype(float), mask) == np.inf
-
-
 def dice(scores, truth, valid=None):
     """The metric of one batch."""
     valid = np.ones(len(truth), bool) if valid is None else valid

@@ -13,10 +13,11 @@ TABLES = {
 }
 
 
-def test_lookup_joins_scores_and_rates():
+def test_lookup_joins_scores_rates_and_separability():
     row = published.lookup(data="glas", backbone="resnet50", method="layer_cam", pixelcam=True)
     rates = {"tp": 77.6, "fn": 22.4, "tn": 72.5, "fp": 27.5}
-    assert row == {"pxap": 83.6, "accuracy": 100.0, **rates}
+    separability = {"j_benign": 0.14, "j_malignant": 0.12, "j_all": 0.13}
+    assert row == {"pxap": 83.6, "accuracy": 100.0, **separability, **rates}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float16
 
-from wsol_jax import augment, choices, metrics, ops, parallel
+from wsol_jax import augment, choices, metrics, ops, parallel, separability
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -30,13 +30,14 @@ PROTOCOLS = {
 
 
 class Scores(NamedTuple):
-    """What a split's images add up to: label accuracy, and the metric of each kind of map.
+    """What a split's images add up to: label accuracy, the metric of each kind of map, and J.
 
     There is no accuracy where the method does not classify images.
     """
 
     accuracy: metrics.Accuracy | None
     maps: dict[str, metrics.PxAP | metrics.Dice]
+    separability: separability.Separability
 
 
 class Evaluator:
@@ -92,15 +93,16 @@ def accuracy(scores: Scores) -> float | None:
 
 
 def summarize(scores: Scores, name: str, threshold: float | None) -> dict[str, Any]:
-    """The numbers of one kind of map, in percent; accuracy alone where no pixel has a label.
+    """The numbers of one kind of map, in percent, and J; accuracy alone where no pixel has a label.
 
     Args:
       name: of the map.
       threshold: operating point chosen on other images, if there are such.
     """
-    judged = scores.maps[name]
-    numbers = judged.summary(threshold) if np.any(judged.pixels) else {}
-    return {"accuracy": accuracy(scores), **numbers}
+    judged, numbers = scores.maps[name], {"accuracy": accuracy(scores)}
+    if np.any(judged.pixels):
+        numbers |= judged.summary(threshold) | {"separability": scores.separability.summary()}
+    return numbers
 
 
 def to_size(
@@ -118,6 +120,7 @@ def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], S
         image = augment.eval_view(batch, **method.normalization)["image"]
         truth, valid = batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
+        features = method.features(variables, image)  # those that the maps are made of
         full = {name: to_size(low, truth.shape[1:], metric) for name, low in maps.items()}
         facts = {"truth": truth, "valid": valid, "label": batch["label"]}
         accuracy = None
@@ -126,6 +129,7 @@ def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], S
         return Scores(
             accuracy,
             {name: judge.from_model_output(m, **facts) for name, m in full.items()},
+            separability.Separability.from_model_output(features, **facts),
         )
 
     return count
@@ -149,4 +153,4 @@ def _joined(rows):
 def _merge(left, right):
     maps = {name: left.maps[name].merge(right.maps[name]) for name in left.maps}
     classified = None if left.accuracy is None else left.accuracy.merge(right.accuracy)
-    return Scores(classified, maps)
+    return Scores(classified, maps, left.separability.merge(right.separability))

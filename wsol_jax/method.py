@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
 from wsol_jax import augment, choices, methods
 
@@ -19,8 +20,8 @@ class Method(NamedTuple):
     """A localizer.
 
     Attributes:
-      model: flax module; `model.apply(variables, *inputs, keys=keys, train=True)` gives named
-        outputs. The image alone is enough to initialize and to evaluate it.
+      model: flax module with an `encoder`; `model.apply(variables, *inputs, keys=keys, train=True)`
+        gives named outputs. The image alone is enough to initialize and to evaluate it.
       prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
         random key per image. The number of the epoch is in batch["epoch"].
       loss: (outputs, batch) -> {name: (coefficient, term)}, a term being a `losses.Ratio` or
@@ -48,6 +49,10 @@ class Method(NamedTuple):
     def normalization(self) -> dict[str, tuple[float, ...]]:
         """The keywords of `augment.train_view` and `augment.eval_view`."""
         return {"mean": self.mean, "std": self.std}
+
+    def features(self, variables: Any, image: Float[Array, "b H W 3"]) -> Float[Array, "b h w c"]:
+        """The last level of the encoder; in one program with `localize` it costs nothing more."""
+        return self.model.apply(variables, image, method=lambda model, x: model.encoder(x)[-1])
 
 
 def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:

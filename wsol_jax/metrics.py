@@ -1,4 +1,4 @@
-"""Metrics as integer counts over a split: PxAP, operating points, Dice, accuracy, separability.
+"""Metrics as integer counts over a split: PxAP, operating points, Dice and accuracy.
 
 A batch leaves the device as int32 counts and the host adds them in int64 (CAMELYON16 has 4.1e9
 pixels), so numbers are exact and do not depend on order, batch size, padding or devices. PxAP:
@@ -259,24 +259,6 @@ def image_dice(counts: Int[np.ndarray, "n 2 2"]) -> Float[np.ndarray, "n 2"]:
     true, predicted = counts.sum(axis=2), counts.sum(axis=1)
     hit = np.diagonal(counts, axis1=1, axis2=2)
     return np.where(true > 0, pixel_counts.ratio(2 * hit, true + predicted), np.nan)
-
-
-def separability(features: Float[np.ndarray, "h w c"], mask: UInt8[np.ndarray, "h w"]) -> float:
-    """Class separability of one image's pixel features (PixelCAM, appendix D, eq. 4-6).
-
-    J = tr(S_B) / tr(S_W) = sum_i n_i |m_i - m|^2 / sum_ij |x_ij - m_i|^2, where class i has the
-    n_i features x_ij of mean m_i. NaN if one class has no pixel.
-
-    Args:
-      mask: 0 background, 1 foreground, 255 ignored, at the resolution of the features.
-    """
-    groups = [features[mask == value].astype(np.float64) for value in (0, 1)]
-    if any(len(group) == 0 for group in groups):
-        return float("nan")
-    mean = np.concatenate(groups).mean(axis=0)
-    between = sum(len(group) * np.sum((group.mean(axis=0) - mean) ** 2) for group in groups)
-    within = sum(np.sum((group - group.mean(axis=0)) ** 2) for group in groups)
-    return float(pixel_counts.ratio(between, within))
 
 
 def _require_counted(pixels: np.int64, counted: np.int64) -> None:

@@ -101,6 +101,11 @@ class MapKind(NamedTuple):
         """The foremost of the scores."""
         return self.scores[next(iter(SCORES[self.metric]))]
 
+    @property
+    def separability(self) -> Mapping[str, Any]:
+        """J on the test split, at the chosen checkpoint; nothing where it was not computed."""
+        return at(self.results, self.chosen, "test", "separability") or {}
+
     def scores_at(self, checkpoint: str) -> dict[str, float | None]:
         """`SCORES` on the test split, at a checkpoint."""
         test = at(self.results, checkpoint, "test") or {}
@@ -132,6 +137,7 @@ def contents(run: Run) -> dict[str, Any]:
     """The variables of the template report.html."""
     kinds, metric = _kinds(run), _metric(run)
     data = run.config.get("data", {})
+    classes = CLASSES.get(data.get("name"), ())
     numbered = {"fold": data.get("fold"), "seed": run.config.get("seed")}
     title = [f"{name} {value}" for name, value in numbered.items() if value is not None]
     return {
@@ -140,7 +146,8 @@ def contents(run: Run) -> dict[str, Any]:
         "headline": _headline(kinds, metric),
         "metric": metric,
         "scores": SCORES[metric],
-        "classes": CLASSES.get(data.get("name"), ()),
+        "classes": classes,
+        "groups": _groups(kinds, classes),
         "validation": VALIDATION[metric],
         "sources": [table.source for table in published.tables(_backbone(run.config))],
         "missing": _missing(run),
@@ -149,7 +156,8 @@ def contents(run: Run) -> dict[str, Any]:
         "floors": run.metrics.get("floors", {}),
         "gallery": _gallery(run, kinds),
         "legend": _image_uri(visualize.legend(), "PNG"),
-        "figures": _figures(kinds, at(run.metrics, "floors", "constant_map")),
+        "figures": _figures(kinds, at(run.metrics, "floors", "constant_map"))
+        + _separability_figures(kinds, classes),
         "facts": {key: _fact(key, value) for key, value in run.record.items() if value != []},
         "config": json.dumps(run.config, indent=2),
         "checkpoints": CHECKPOINTS,
@@ -322,6 +330,31 @@ def _figures(kinds: Sequence[MapKind], constant_map: float | None) -> list[dict[
             options = {"chosen": chosen, "place": kind.place, "label": VALIDATION[kind.metric]}
             drawing = _themed(visualize.selection_figure, kind.history, **options)
             figures.append({"title": f"Selection of {kind.title} on validation images", **drawing})
+    return figures
+
+
+def _groups(kinds: Sequence[MapKind], classes: Sequence[str]) -> dict[str, str]:
+    """The images that J is averaged over: their key in the results, and what they are called."""
+    keys = dict.fromkeys(key for kind in kinds for key in kind.separability if key.isdigit())
+    titles = {key: f"class {key}" for key in keys} | {str(i): c for i, c in enumerate(classes)}
+    return {key: titles[key] for key in keys} | ({"all": "all"} if keys else {})
+
+
+def _separability_figures(kinds: Sequence[MapKind], classes: Sequence[str]) -> list[dict[str, str]]:
+    """For each class, histograms of the J of its test images."""
+    figures = []
+    for key, title in _groups(kinds, classes).items():
+        drawn = []
+        for kind in kinds:
+            images = kind.separability.get("per_image", {"labels": (), "values": ()})
+            pairs = zip(images["labels"], images["values"], strict=True)
+            values = [value for label, value in pairs if str(label) == key and _is_number(value)]
+            if values:
+                label = f"{kind.title} {number(kind.separability[key], 2)}"
+                drawn.append(visualize.Histogram(kind.place, label, values))
+        if drawn:
+            drawing = _themed(visualize.separability_figure, drawn)
+            figures.append({"title": f"Class separability of {title} test images", **drawing})
     return figures
 
 

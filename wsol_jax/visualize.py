@@ -1,4 +1,4 @@
-"""Drawings of maps and results: overlays, galleries, precision-recall and selection curves.
+"""Drawings of maps and results: overlays, galleries, curves and histograms.
 
 Arrays and numbers in, pixels or encoded pictures out. Maps wear viridis, which is perceptually
 uniform and safe for colour-blind readers; their curves wear Okabe and Ito's. Matplotlib is
@@ -55,6 +55,14 @@ class Curve(NamedTuple):
 
 class Line(NamedTuple):
     """A quantity of one kind of map; `place` is that of the kind in the run, the colour."""
+
+    place: int
+    label: str
+    values: Sequence[float]
+
+
+class Histogram(NamedTuple):
+    """Values of single images, labelled by map and mean: "PixelCAM 0.13"; `place` as of a curve."""
 
     place: int
     label: str
@@ -217,6 +225,56 @@ def shift_figure(
             ends[line.label] = (distances[-1], line.values[-1], color)
         axis.set(xlabel="distance of stains, degrees", ylabel=f"{title}, percent")
         _label_ends(axis, ends)
+    return _encode(figure, "svg")
+
+
+def separability_figure(histograms: Sequence[Histogram], *, theme: Theme = LIGHT) -> bytes:
+    """How many images have which class separability, for each kind of map, as an SVG."""
+    figure = _figure(width=3.7, height=3.2)
+    axis = figure.subplots()
+    _clean(axis, theme)
+    edges = np.histogram_bin_edges(np.concatenate([h.values for h in histograms]), bins=16)
+    for rank, histogram in enumerate(histograms):
+        color = _color(theme, histogram.place)
+        counts, _ = np.histogram(histogram.values, edges)
+        axis.stairs(counts, edges, color=color, linewidth=2)
+        place = {"transform": axis.transAxes, "ha": "right", "va": "top"}
+        axis.text(0.98, 0.98 - 0.08 * rank, histogram.label, color=color, weight="bold", **place)
+    axis.set(xlabel="J", ylabel="images")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.margins(y=0.1 + 0.1 * len(histograms))
+    axis.set_ylim(bottom=0)
+    return _encode(figure, "svg")
+
+
+def embedding_figure(
+    points: Float[np.ndarray, "n 2"],
+    foreground: Bool[np.ndarray, "n"],
+    logits: Float[np.ndarray, "n 2"] | None = None,
+    *,
+    title: str,
+    theme: Theme = LIGHT,
+) -> bytes:
+    """Embedded pixel features and, below, the same pixels' logits, coloured by truth, as an SVG."""
+    shown = {"features, t-SNE": points}
+    if logits is not None:
+        shown["logits of the pixel classifier"] = logits
+    figure = _figure(width=5, height=4.6 * len(shown))
+    axes = figure.subplots(len(shown), squeeze=False)[:, 0]
+    figure.suptitle(title, color=theme.ink)
+    colors = np.array([_color(theme, 0), _color(theme, 1)])
+    for axis, (name, places) in zip(axes, shown.items(), strict=True):
+        _clean(axis, theme)
+        axis.set_title(name, color=theme.muted, fontsize="medium")
+        # All pixels in one order, so that no class lies on top.
+        axis.scatter(*places.T, s=14, c=colors[foreground.astype(int)], alpha=0.6, linewidths=0)
+    axes[0].set(xticks=[], yticks=[])
+    for side, name, color in zip(
+        ("left", "right"), ("background", "foreground"), colors, strict=True
+    ):
+        axes[0].set_title(name, loc=side, color=color, weight="bold", fontsize="medium")
+    if logits is not None:
+        axes[1].set(xlabel="background", ylabel="foreground")
     return _encode(figure, "svg")
 
 

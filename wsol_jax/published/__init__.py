@@ -22,8 +22,8 @@ def lookup(
       pixelcam, negev: whether that method is trained on top of it.
 
     Returns:
-      percentages, such as {"pxap": 83.6, "accuracy": 100.0, "tp": 77.6, ...}; the max-min paper
-      has "error", "f1_foreground" and "f1_background" instead.
+      percentages, such as {"pxap": 83.6, "accuracy": 100.0, "tp": 77.6, ...}, and the separability
+      "j_malignant": 0.12, ...; the max-min paper has "error", "f1_foreground" and "f1_background".
     """
     name = method + " + pixelcam" * pixelcam + " + negev" * negev
     row = {}
@@ -39,8 +39,8 @@ def lookup(
 def tables(backbone: str) -> tuple[Table, ...]:
     """The tables that hold the main results of a backbone; empty where there are none."""
     return {
-        "resnet50": (pixelcam.TABLE_1, pixelcam.TABLE_6),
-        "deit_tiny_patch16_224": (pixelcam.TABLE_1,),
+        "resnet50": (pixelcam.TABLE_1, pixelcam.TABLES_4_5, pixelcam.TABLE_6),
+        "deit_tiny_patch16_224": (pixelcam.TABLE_1, pixelcam.TABLES_4_5),
         "vgg16": (pixelcam.TABLE_7,),
         "inception_v3": (pixelcam.TABLE_8,),
         "resnet18": (maxmin.TABLES_1_2, maxmin.TABLE_4),

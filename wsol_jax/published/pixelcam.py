@@ -83,9 +83,9 @@ TABLE_3 = Table(
 TABLES_4_5 = Table(
     "PixelCAM, Tables 4 and 5: class separability J of the features; backbones of Table 1",
     (
-        *("glas/benign", "glas/malignant", "glas/all", "camelyon16/metastatic"),
-        *("camelyon16->glas/benign", "camelyon16->glas/malignant", "camelyon16->glas/all"),
-        "glas->camelyon16/metastatic",
+        *("glas/j_benign", "glas/j_malignant", "glas/j_all", "camelyon16/j_metastatic"),
+        *("camelyon16->glas/j_benign", "camelyon16->glas/j_malignant", "camelyon16->glas/j_all"),
+        "glas->camelyon16/j_metastatic",
     ),
     {
         "deep_mil": (0.13, 0.07, 0.10, 0.11, 0.05, 0.11, 0.08, 0.05),
