@@ -10,11 +10,12 @@ FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
     {"tables", "stain_shift"},
-    {"typeset"},
     {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
     {"results", "trained", "stain_styles"},
     {"selection", "pseudo_labels", "plan"},
     {"evaluate", "experiment", "addresses", "map_files", "map_scores"},
+    {"map_kinds", "typeset"},
+    {"wording", "figures"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder"},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small
 
-from wsol_jax import augment, embedding, visualize
+from wsol_jax import augment, embedding, figures
 
 SPLIT = small.small_data().test
 
@@ -82,8 +82,8 @@ def test_the_figure_has_every_pixel_in_its_colour(panels):
     points, logits = rng.standard_normal((2, 12, 2))
     foreground = np.arange(12) < 5
     options = {"logits": logits} if panels == 2 else {}
-    drawn = visualize.embedding_figure(points, foreground, title="testA_1", **options).decode()
-    for color, count in zip(visualize.LIGHT.maps, (7, 5), strict=False):
+    drawn = figures.embedding_figure(points, foreground, title="testA_1", **options).decode()
+    for color, count in zip(figures.LIGHT.maps, (7, 5), strict=False):
         uses = [e for e in ElementTree.fromstring(drawn).iter() if e.tag.endswith("use")]
         marks = [e for e in uses if color in e.get("style", "")]
         assert len(marks) == panels * count

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_run import PHASES, RATES, fabricate
 
-from wsol_jax import published, report, visualize
+from wsol_jax import figures, published, report
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 VOID = {"meta", "img", "source", "br"}
@@ -157,8 +157,8 @@ def test_curves_are_drawn_for_white_and_dark_pages(finished):
     assert len(titles) == 3
     assert len(page.values("srcset")) == 3
     dark = base64.b64decode(page.values("srcset")[0].partition(",")[2]).decode()
-    assert visualize.DARK.maps[1] in dark
-    assert visualize.LIGHT.maps[1] not in dark
+    assert figures.DARK.maps[1] in dark
+    assert figures.LIGHT.maps[1] not in dark
 
 
 def test_how_it_was_run(finished):

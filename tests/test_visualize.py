@@ -10,11 +10,11 @@ import pytest
 from matplotlib import _pylab_helpers, colormaps
 from PIL import Image
 
-from wsol_jax import visualize
+from wsol_jax import figures, visualize
 
 CURVES = [
-    visualize.Curve(0, "LayerCAM 75.1", [0.0, 0.5, 1.0], [0.9, 0.8, 0.5]),
-    visualize.Curve(1, "PixelCAM 83.6", [0.0, 0.5, 1.0], [1.0, 0.9, 0.5]),
+    figures.Curve(0, "LayerCAM 75.1", [0.0, 0.5, 1.0], [0.9, 0.8, 0.5]),
+    figures.Curve(1, "PixelCAM 83.6", [0.0, 0.5, 1.0], [1.0, 0.9, 0.5]),
 ]
 HISTORY = [{"epoch": e, "accuracy": 50 + 10.0 * e, "maps": 60 + 2.0 * e} for e in range(6)]
 
@@ -115,7 +115,7 @@ def test_legend_runs_from_clear_to_full():
 
 def test_gallery_has_a_row_for_each_example_and_a_column_for_each_panel(image, mask):
     sizes = [
-        Image.open(io.BytesIO(visualize.gallery([example(image, mask, maps)] * rows))).size
+        Image.open(io.BytesIO(figures.gallery([example(image, mask, maps)] * rows))).size
         for rows, maps in ((1, ["CAM"]), (2, ["CAM"]), (1, ["CAM", "PixelCAM"]))
     ]
     panel = 230
@@ -125,50 +125,50 @@ def test_gallery_has_a_row_for_each_example_and_a_column_for_each_panel(image, m
 
 def test_gallery_needs_an_example():
     with pytest.raises(ValueError, match="at least one example"):
-        visualize.gallery([])
+        figures.gallery([])
 
 
 def test_precision_recall_figure_names_curves_and_floor():
-    found = texts(visualize.precision_recall_figure(CURVES, constant_map=51.2))
+    found = texts(figures.precision_recall_figure(CURVES, constant_map=51.2))
     assert {"LayerCAM 75.1", "PixelCAM 83.6", "constant map 51.2", "recall", "precision"} <= found
-    assert "constant map 51.2" not in texts(visualize.precision_recall_figure(CURVES))
+    assert "constant map 51.2" not in texts(figures.precision_recall_figure(CURVES))
 
 
 def test_figures_wear_the_colours_of_their_theme():
-    for theme, other in ((visualize.LIGHT, visualize.DARK), (visualize.DARK, visualize.LIGHT)):
-        drawn = visualize.precision_recall_figure(CURVES, theme=theme).decode()
+    for theme, other in ((figures.LIGHT, figures.DARK), (figures.DARK, figures.LIGHT)):
+        drawn = figures.precision_recall_figure(CURVES, theme=theme).decode()
         assert all(color in drawn for color in theme.maps[:2])
         assert not any(color in drawn for color in other.maps)
 
 
 def test_selection_figure_marks_the_chosen_epochs():
     chosen = {"B-LOC": 2, "B-CL": 5, "last": 5}
-    found = texts(visualize.selection_figure(HISTORY, chosen=chosen, place=1))
+    found = texts(figures.selection_figure(HISTORY, chosen=chosen, place=1))
     assert {"B-LOC", "B-CL, last", "accuracy", "PxAP", "epoch"} <= found
 
 
 def test_shift_figure_has_a_panel_for_each_quantity_and_names_its_lines():
-    lines = [
-        visualize.Line(i, name, [60.0, 50.0 + i]) for i, name in enumerate(("CAM", "PixelCAM"))
-    ]
-    drawn = visualize.shift_figure([0.0, 12.5], {"PxAP": lines, "accuracy": lines[:1]})
+    lines = [figures.Line(i, name, [60.0, 50.0 + i]) for i, name in enumerate(("CAM", "PixelCAM"))]
+    drawn = figures.shift_figure([0.0, 12.5], {"PxAP": lines, "accuracy": lines[:1]})
     names = ["".join(e.itertext()) for e in ElementTree.fromstring(drawn).iter() if "text" in e.tag]
     assert {"PxAP, percent", "accuracy, percent", "distance of stains, degrees"} <= set(names)
     assert (names.count("CAM"), names.count("PixelCAM")) == (2, 1)
-    assert all(color in drawn.decode() for color in visualize.LIGHT.maps[:2])
+    assert all(color in drawn.decode() for color in figures.LIGHT.maps[:2])
 
 
 @pytest.mark.parametrize("history", [[], HISTORY[:1], [{"epoch": 0, "accuracy": 50.0}]])
 def test_selection_figure_of_a_run_that_has_hardly_begun(history):
-    assert "epoch" in texts(visualize.selection_figure(history, chosen={}))
+    assert "epoch" in texts(figures.selection_figure(history, chosen={}))
 
 
 def test_figures_are_reproducible_and_none_stays_open():
-    first, second = (visualize.selection_figure(HISTORY, chosen={"last": 5}) for _ in range(2))
+    first, second = (figures.selection_figure(HISTORY, chosen={"last": 5}) for _ in range(2))
     assert first == second
     assert _pylab_helpers.Gcf.get_all_fig_managers() == []
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys; from wsol_jax import visualize; sys.exit('matplotlib' in sys.modules)"
+    code = (
+        "import sys; from wsol_jax import figures, visualize; sys.exit('matplotlib' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from wsol_jax import augment, experiment, logbook, published, selection, separability, visualize
+from wsol_jax import augment, experiment, figures, logbook, published, selection, separability
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -40,7 +40,7 @@ def run(config: Any, workdir: pathlib.Path, image: str | None = None) -> pathlib
     batch = example(test, image)
     variables = best.variables(step, experiment.initialize(config, method))
     features, truth, logits = pixels(method, variables, batch)
-    figure = visualize.embedding_figure(
+    figure = figures.embedding_figure(
         embed(features, config.seed),
         truth == 1,
         logits,

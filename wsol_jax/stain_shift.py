@@ -14,12 +14,13 @@ from wsol_jax import (
     choices,
     evaluate,
     experiment,
+    figures,
     logbook,
+    map_kinds,
     predict,
-    report,
     stain_styles,
     trained,
-    visualize,
+    wording,
 )
 from wsol_jax.data import splits
 
@@ -110,12 +111,12 @@ def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
     kinds = [(phase, name) for phase, maps in rows[0]["scores"].items() for name in maps]
     names = [name for _, name in kinds]
     panels = {}
-    for key, title in ((metric, report.VALIDATION[metric]), ("accuracy", "accuracy")):
+    for key, title in ((metric, map_kinds.VALIDATION[metric]), ("accuracy", "accuracy")):
         lines = []
         for place, (phase, name) in enumerate(kinds):
             values = [row["scores"][phase][name][key] for row in rows]
-            label = report.name_of(name) + f" ({phase})" * (names.count(name) > 1)
-            lines.append(visualize.Line(place, label, values))
+            label = wording.name_of(name) + f" ({phase})" * (names.count(name) > 1)
+            lines.append(figures.Line(place, label, values))
         panels[title] = [line for line in lines if None not in line.values]
     distances = [row["distance"] for row in rows]
-    return visualize.shift_figure(distances, {k: v for k, v in panels.items() if v})
+    return figures.shift_figure(distances, {k: v for k, v in panels.items() if v})

@@ -12,7 +12,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wsol_jax import report
+from wsol_jax import wording
 
 QUANTITIES = {
     "pxap": "PxAP",
@@ -131,20 +131,20 @@ def _grid(cells):
 def _texts(cell, letters):
     """What a cell says: our number, the paper's, the difference."""
     marks = "".join(f" [{letters[remark]}]" for remark in cell.remarks)
-    ours = report.number(cell.mean)
+    ours = wording.number(cell.mean)
     if cell.deviation is not None:
-        ours += f" \N{PLUS-MINUS SIGN} {report.number(cell.deviation)} (n={len(cell.values)})"
-    difference = report.signed(report.difference(cell.mean, cell.paper))
-    return [ours + marks, report.number(cell.paper), difference]
+        ours += f" \N{PLUS-MINUS SIGN} {wording.number(cell.deviation)} (n={len(cell.values)})"
+    difference = wording.signed(wording.difference(cell.mean, cell.paper))
+    return [ours + marks, wording.number(cell.paper), difference]
 
 
 def _row(key):
     """A row as the papers spell it."""
-    return re.sub(r"[a-z][a-z_]+", lambda word: report.name_of(word.group()), key)
+    return re.sub(r"[a-z][a-z_]+", lambda word: wording.name_of(word.group()), key)
 
 
 def _column(data, quantity):
-    names = " \N{RIGHTWARDS ARROW} ".join(map(report.name_of, data.split("->")))
+    names = " \N{RIGHTWARDS ARROW} ".join(map(wording.name_of, data.split("->")))
     return f"{names} {QUANTITIES.get(quantity, quantity)}"
 
 
