@@ -87,6 +87,26 @@ def of_rows(
     return choose(name, table, variant, make, shifted=shifted)
 
 
+def t_tests(name: str, table: str, variant: str, encoder: str = "resnet50") -> ConfigDict:
+    """PixelCAM against each baseline, 15 runs against 15: the papers' 28 degrees of freedom.
+
+    Args:
+      variant: empty, or "short" for a schedule for a CPU.
+    """
+    if variant not in ("", SHORT):
+        raise ValueError(f"unknown variant {variant!r}; have '' and {SHORT!r}")
+    paper, _, title = table.partition(".")
+    cells = []
+    for row in getattr(getattr(published, paper), title).rows:
+        for data in DATA:
+            for method in (row, f"{row}+pixelcam"):
+                run = common.row(name, encoder, f"{data}/{method}")
+                cells.append(cell(row, common.short(run) if variant else run))
+    config = whole(name, table, cells)
+    config.seeds = tuple(range(15))
+    return config
+
+
 def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:
     """A row of a table on the data set of the run that its numbers are taken from.
 

@@ -9,11 +9,12 @@ from scipy import stats
 from wsol_jax import published, significance
 
 PRINTED = {
-    f"{name}: {data}": row[2 * i : 2 * i + 2]
-    for name, row in published.pixelcam.TABLES_2_9_10.rows.items()
+    (table, name, data): row[2 * i : 2 * i + 2]
+    for table in (2, 9, 10)
+    for name, row in getattr(published.pixelcam, f"TABLE_{table}").rows.items()
     for i, data in enumerate(("glas", "camelyon16"))
 }
-OTHERWISE = {"deep_mil, resnet50: camelyon16", "grad_cam_pp, vgg16: camelyon16"}
+OTHERWISE = {(2, "deep_mil", "camelyon16"), (9, "grad_cam_pp", "camelyon16")}
 
 
 def mean_of(values):

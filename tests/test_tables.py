@@ -9,9 +9,21 @@ import shutil
 
 import pytest
 import small
+from scipy import stats
 
 from configs import tables as configs
-from wsol_jax import addresses, experiment, plan, tables, train, trained, transfer, typeset
+from wsol_jax import (
+    addresses,
+    cells,
+    experiment,
+    plan,
+    published,
+    tables,
+    train,
+    trained,
+    transfer,
+    typeset,
+)
 
 DASH = "\N{EN DASH}"
 ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice
@@ -22,10 +34,10 @@ def tiny_table(folder, seeds=(0, 1)):
     second = small.tiny_phases()
     second.notes, second.weights.source = ("schedule: two epochs",), ""
     first = experiment.first_phase(second)
-    cells = [configs.cell(row, run) for row, run in zip(ROWS, (first, second), strict=True)]
-    for cell in cells:
+    rows = [configs.cell(row, run) for row, run in zip(ROWS, (first, second), strict=True)]
+    for cell in rows:
         cell.data = "glas"
-    config = configs.whole("paper/tiny", "maxmin.TABLE_4", cells)
+    config = configs.whole("paper/tiny", "maxmin.TABLE_4", rows)
     config.seeds, config.runs = seeds, str(folder / "runs")
     return config
 
@@ -47,8 +59,8 @@ def written(tmp_path_factory):
     return folder, halfway, begun, found, again
 
 
-def numbers(cells, row):
-    return {cell.quantity: cell for cell in cells if cell.row == row}
+def numbers(found, row):
+    return {cell.quantity: cell for cell in found if cell.row == row}
 
 
 def test_out_of_time_the_table_is_written_and_the_run_goes_on(written):
@@ -76,9 +88,9 @@ def test_rows_share_a_baseline_and_have_the_numbers_of_their_runs(written):
         runs = sorted((m["seed"], m) for m in metrics.values() if phase in m["phases"])
         (name,) = runs[0][1]["phases"][phase]["maps"]
         tests = [m["phases"][phase]["maps"][name]["b_cl"]["test"] for _, m in runs]
-        cells = numbers(found, row)
-        assert cells["f1_foreground"].values == tuple(t["f1_foreground"] for t in tests)
-        assert cells["error"].values == tuple(100 - t["accuracy"] for t in tests)
+        own = numbers(found, row)
+        assert own["f1_foreground"].values == tuple(t["f1_foreground"] for t in tests)
+        assert own["error"].values == tuple(100 - t["accuracy"] for t in tests)
     for path in folder.glob("runs/*pixelcam*/config.json"):
         baseline = json.loads(path.read_text())["baseline"]["workdir"]
         assert baseline in {str(p) for p in folder.glob("runs/*_cam_*")}
@@ -111,7 +123,7 @@ def test_a_run_is_found_wherever_it_lies_and_whatever_it_is_called(written, tmp_
     config = tiny_table(tmp_path, seeds=(0,))
     wanted = plan.needs(config)
     at_hand = plan.shelf(tmp_path / "runs")
-    assert [bool(tables._origin(need, at_hand)) for need in wanted] == [True, False]
+    assert [bool(cells.origin(need, at_hand)) for need in wanted] == [True, False]
     (job,) = plan.jobs(wanted, at_hand, tmp_path)
     assert job.config.baseline.workdir == str(tmp_path / "runs/deep/down/renamed")
     assert plan.seconds(job, at_hand) is None  # no epoch of PixelCAM has been timed here
@@ -154,7 +166,7 @@ def test_a_run_is_another_one_when_its_numbers_would_be(
         shutil.copy(source / f"{name}.json", run)
     change(run)
     need = plan.needs(tiny_table(tmp_path, seeds=(0,)))[0]
-    assert bool(tables._origin(need, plan.shelf(tmp_path / "runs"))) == kept
+    assert bool(cells.origin(need, plan.shelf(tmp_path / "runs"))) == kept
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):
@@ -251,8 +263,8 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
         tested = tables._transferred(need, at_hand, deadline=math.inf)
         assert not tested.blocked
         for quantity in ("f1_foreground", "error"):
-            own = tables._score(need._replace(target=None), tables._origin(need, at_hand), quantity)
-            score = tables._score(tested, tables._origin(need, at_hand), quantity)
+            own = cells._score(need._replace(target=None), cells.origin(need, at_hand), quantity)
+            score = cells._score(tested, cells.origin(need, at_hand), quantity)
             assert score == pytest.approx(own, abs=1e-9)
     monkeypatch.setattr(trained, "phases", None)  # what is written is not made again
     for need in plan.needs(elsewhere):
@@ -261,7 +273,7 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
 
 def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
     need, at_hand = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs))
-    folder = tables._origin(need, at_hand).run.folder
+    folder = cells.origin(need, at_hand).run.folder
     transfer.path(folder, "elsewhere").unlink(missing_ok=True)
     late = tables._transferred(need, at_hand, deadline=0.0)
     assert late.blocked == "not run: out of time"
@@ -272,3 +284,37 @@ def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
     assert told.startswith(
         "the test images of elsewhere have labels up to 2; expected those of the 2"
     )
+
+
+def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    config = tiny_table(folder)
+    for cell in config.cells:
+        cell.row = "layer_cam"
+    wanted, at_hand = plan.needs(config), plan.shelf(folder / "runs")
+    quantity = {"pxap": "f1_foreground"}  # which tiny runs have, in place of PxAP
+    score = cells._score
+    monkeypatch.setattr(cells, "_score", lambda n, f, q: score(n, f, quantity.get(q, q)))
+    found = numbers(cells.of_table(published.pixelcam.TABLE_2, wanted, at_hand), "layer_cam")
+    groups = [
+        [
+            cells._score(n, cells.origin(n, at_hand), "pxap")
+            for n in wanted
+            if bool(n.config.baseline) == two
+        ]
+        for two in (True, False)
+    ]
+    expected = stats.ttest_ind(*groups)
+    assert found["t"].values == pytest.approx((expected.statistic,))
+    assert found["p"].values == pytest.approx((expected.pvalue,))
+    assert "layer_cam, glas: 2 against 2 runs; PxAP " in found["t"].remarks[0]
+    alone = cells.of_table(published.pixelcam.TABLE_2, wanted[:1], at_hand)
+    assert numbers(alone, "layer_cam")["t"].remarks == ("not run",)
+    assert f"{found['p'].mean:.1e} [a]" in typeset.markdown("Title", list(found.values()))
+
+
+def test_separability_has_two_digits():
+    cell = typeset.Cell("layer_cam", "glas", "j_all", 0.10, values=(0.097, 0.131))
+    text = typeset.markdown("Title", [cell])
+    assert "| 0.11 ± 0.02 (n=2) | 0.10 | +0.01 |" in text

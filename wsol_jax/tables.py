@@ -12,11 +12,9 @@ from typing import Any
 
 import ml_collections
 
-from wsol_jax import logbook, plan, published, report, run_files, train, transfer, typeset
-from wsol_jax.run_files import at
+from wsol_jax import cells, logbook, plan, published, report, train, transfer, typeset
 
 HOUR = 3600.0
-RATES = ("tp", "fn", "tn", "fp")  # at the threshold that is best on the test split, as published
 
 
 def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
@@ -47,7 +45,9 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     failed = _train(to_do, deadline)
     if to_do:
         at_hand = plan.shelf(folder)
-    found = cells(known, [_transferred(need, at_hand, deadline) for need in wanted], at_hand)
+    found = cells.of_table(
+        known, [_transferred(need, at_hand, deadline) for need in wanted], at_hand
+    )
     title = known.source
     output.mkdir(parents=True, exist_ok=True)
     for suffix, write in typeset.FORMATS.items():
@@ -81,67 +81,16 @@ def outlook(
     ]
     blocked = collections.Counter(need.blocked for need in wanted if need.blocked)
     lines += [f"cannot be run: {count} of {len(wanted)}: {why}" for why, count in blocked.items()]
-    done = sum(_origin(need, at_hand) is not None for need in wanted)
+    done = sum(cells.origin(need, at_hand) is not None for need in wanted)
     unknown = f", {costs.count(None)} of unknown length" if None in costs else ""
     total = _duration(sum(cost for cost in costs if cost))
     lines.append(f"{done} of {len(wanted)} finished; {len(to_do)} to train: {total}{unknown}")
     return lines
 
 
-def cells(
-    known: published.Table, wanted: Sequence[plan.Need], at_hand: plan.Shelf
-) -> list[typeset.Cell]:
-    """Every number of a published table, of the data wanted, beside those of the runs at hand."""
-    needed = collections.defaultdict(list)
-    for need in wanted:
-        needed[need.row, need.data].append(need)
-    of_interest = {need.data for need in wanted}
-    found = []
-    for row, numbers in known.rows.items():
-        for column, number in zip(known.columns, numbers, strict=True):
-            data, _, quantity = column.rpartition("/")
-            if data not in of_interest:
-                continue
-            empty = typeset.Cell(row, data, quantity, number)
-            found.append(_filled(empty, needed[row, data], at_hand))
-    return found
-
-
-def _filled(cell, needed, at_hand):
-    """A cell with the numbers of the runs at hand."""
-    pairs = [(need, _origin(need, at_hand)) for need in needed]
-    scored = [(need, found, _score(need, found, cell.quantity)) for need, found in pairs if found]
-    scored = [entry for entry in scored if entry[2] is not None]
-    remarks = dict.fromkeys(r for need, found, _ in scored for r in _reductions(need, found))
-    if not scored and cell.paper is not None:
-        remarks = {need.blocked: None for need in needed if need.blocked} or {"not run": None}
-    return cell._replace(
-        values=tuple(value for *_, value in scored),
-        remarks=tuple(remarks),
-        runs=tuple(str(found.run.folder) for _, found, _ in scored),
-    )
-
-
-def _origin(need, at_hand):
-    return plan.finished(need.addresses[-1], need.name, at_hand) if need.addresses else None
-
-
-def _score(need, found, quantity):
-    """A quantity on the test split, at the checkpoint that the paper reports."""
-    results = found.maps[need.name]
-    if need.target:
-        shifted = run_files.read_json(transfer.path(found.run.folder, need.target.name))
-        results = at(shifted, "phases", found.phase, "maps", need.name) or {}
-    reported = (results[c]["test"] for c in published.REPORTED[need.config.metric] if c in results)
-    test = next(reported, {})
-    if quantity == "error":
-        return None if test.get("accuracy") is None else 100 - test["accuracy"]
-    return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
-
-
 def _transferred(need, at_hand, deadline):
     """A need whose run has been tested on the other data, or that says why it has not."""
-    found = _origin(need, at_hand)
+    found = cells.origin(need, at_hand)
     if not (need.target and found):
         return need
     written = transfer.path(found.run.folder, need.target.name).is_file()
@@ -154,17 +103,6 @@ def _transferred(need, at_hand, deadline):
     except (OSError, ValueError) as error:
         return need._replace(blocked=str(error))
     return need
-
-
-def _reductions(need, found):
-    """What a run had less of than the published one."""
-    record = found.run.record
-    weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
-    yield from record["notes"]
-    if weights["source"] != usual:
-        yield f"weights: {weights['source'] or 'random'} in place of {usual}"
-    if weights.get("allow_missing"):
-        yield f"weights: {len(weights['allow_missing'])} tensors random"
 
 
 def _train(to_do, deadline):

@@ -21,7 +21,9 @@ QUANTITIES = {
     "f1_foreground": "F1+",
     "f1_background": "F1\N{MINUS SIGN}",
     **{rate: f"{rate.upper()}*" for rate in ("tp", "fn", "tn", "fp")},
+    **{f"j_{group}": f"J, {group}" for group in ("benign", "malignant", "metastatic", "all")},
 }
+DIGITS = {"j": 2}  # by what the quantity begins with; others have one
 FIELDS = ("row", "data", "quantity", "seeds", "mean", "deviation", "paper", "remarks", "runs")
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -131,11 +133,20 @@ def _grid(cells):
 def _texts(cell, letters):
     """What a cell says: our number, the paper's, the difference."""
     marks = "".join(f" [{letters[remark]}]" for remark in cell.remarks)
-    ours = wording.number(cell.mean)
+    if cell.quantity == "p":
+        return [_exponent(cell.mean) + marks, _exponent(cell.paper), ""]
+    digits = DIGITS.get(cell.quantity.partition("_")[0], 1)
+    ours = wording.number(cell.mean, digits)
     if cell.deviation is not None:
-        ours += f" \N{PLUS-MINUS SIGN} {wording.number(cell.deviation)} (n={len(cell.values)})"
-    difference = wording.signed(wording.difference(cell.mean, cell.paper))
-    return [ours + marks, wording.number(cell.paper), difference]
+        deviation = wording.number(cell.deviation, digits)
+        ours += f" \N{PLUS-MINUS SIGN} {deviation} (n={len(cell.values)})"
+    difference = wording.difference(cell.mean, cell.paper, digits)
+    paper = wording.number(cell.paper, digits)
+    return [ours + marks, paper, wording.signed(difference, digits)]
+
+
+def _exponent(value):
+    return wording.number(None) if value is None else f"{value:.1e}"
 
 
 def _row(key):

@@ -44,16 +44,18 @@ def number(value: Any, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if is_number(value) else "\N{EN DASH}"
 
 
-def signed(value: Any) -> str:
+def signed(value: Any, digits: int = 1) -> str:
     """A difference as shown: +1.0 or −1.0, with a true minus, or a dash."""
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}") if is_number(value) else "\N{EN DASH}"
+    if not is_number(value):
+        return "\N{EN DASH}"
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def difference(value: Any, reference: Any) -> float | None:
+def difference(value: Any, reference: Any, digits: int = 1) -> float | None:
     """Of the numbers as shown, so that the page adds up."""
     if not (is_number(value) and is_number(reference)):
         return None
-    return round(round(value, 1) - round(reference, 1), 1) + 0.0  # no negative zero
+    return round(round(value, digits) - round(reference, digits), digits) + 0.0  # no negative zero
 
 
 def is_number(value: Any) -> bool:

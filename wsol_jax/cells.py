@@ -1,0 +1,110 @@
+"""The numbers of a table: from the runs at hand, beside the published ones."""
+
+import collections
+import pathlib
+from collections.abc import Sequence
+
+from wsol_jax import plan, published, run_files, significance, transfer
+from wsol_jax.run_files import at
+from wsol_jax.typeset import Cell
+
+RATES = ("tp", "fn", "tn", "fp")  # at the threshold that is best on the test split, as published
+SEPARABILITY = {"j_benign": "0", "j_malignant": "1", "j_metastatic": "1", "j_all": "all"}
+TESTED = ("t", "p")  # of the PxAP of runs of two phases against those of their baselines
+
+
+def of_table(
+    known: published.Table, wanted: Sequence[plan.Need], at_hand: plan.Shelf
+) -> list[Cell]:
+    """Every number of a published table, of the data wanted, with those of the runs at hand."""
+    needed = collections.defaultdict(list)
+    for need in wanted:
+        needed[need.row, need.data].append(need)
+    of_interest = {need.data for need in wanted}
+    found = []
+    for row, numbers in known.rows.items():
+        for column, number in zip(known.columns, numbers, strict=True):
+            data, _, quantity = column.rpartition("/")
+            if data in of_interest:
+                fill = _tested if quantity in TESTED else _averaged
+                found.append(fill(Cell(row, data, quantity, number), needed[row, data], at_hand))
+    return found
+
+
+def origin(need: plan.Need, at_hand: plan.Shelf) -> plan.Found | None:
+    """The finished phase that has what is needed."""
+    return plan.finished(need.addresses[-1], need.name, at_hand) if need.addresses else None
+
+
+def _averaged(cell, needed, at_hand):
+    """A cell with a number from every seed."""
+    scored = _scored(needed, at_hand, cell.quantity)
+    return cell._replace(
+        values=tuple(value for *_, value in scored),
+        remarks=_reductions(scored) if scored else _reasons(cell, needed),
+        runs=tuple(str(found.run.folder) for _, found, _ in scored),
+    )
+
+
+def _tested(cell, needed, at_hand):
+    """A cell with t or p of a t-test over the seeds."""
+    scored = _scored(needed, at_hand, "pxap")
+    groups = [
+        [value for need, _, value in scored if bool(need.config.baseline) == second]
+        for second in (True, False)
+    ]
+    if min(map(len, groups)) < 2:
+        return cell._replace(remarks=_reasons(cell, needed))
+    test = significance.t_test(*groups)
+    counts = " against ".join(str(len(group)) for group in groups)
+    told = (
+        f"{cell.row}, {cell.data}: {counts} runs; PxAP {test.difference.value:+.1f} "
+        f"[{test.difference.low:+.1f}, {test.difference.high:+.1f}], Cohen's d {test.effect:.1f}"
+    )
+    return cell._replace(
+        values=(getattr(test, cell.quantity),),
+        remarks=(told, *_reductions(scored)),
+        runs=tuple(str(found.run.folder) for _, found, _ in scored),
+    )
+
+
+def _scored(needed, at_hand, quantity):
+    """Need, phase and number of whatever has that number."""
+    pairs = [(need, origin(need, at_hand)) for need in needed]
+    scored = [(need, found, _score(need, found, quantity)) for need, found in pairs if found]
+    return [entry for entry in scored if entry[2] is not None]
+
+
+def _score(need, found, quantity):
+    """A quantity on the test split, at the checkpoint that the paper reports."""
+    results = found.maps[need.name]
+    if need.target:
+        shifted = run_files.read_json(transfer.path(found.run.folder, need.target.name))
+        results = at(shifted, "phases", found.phase, "maps", need.name) or {}
+    reported = (results[c]["test"] for c in published.REPORTED[need.config.metric] if c in results)
+    test = next(reported, {})
+    if quantity == "error":
+        return None if test.get("accuracy") is None else 100 - test["accuracy"]
+    if quantity in SEPARABILITY:
+        return at(test, "separability", SEPARABILITY[quantity])
+    return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
+
+
+def _reasons(cell, needed):
+    """Why there is no number where the paper has one."""
+    blocked = dict.fromkeys(need.blocked for need in needed if need.blocked)
+    return () if cell.paper is None else tuple(blocked) or ("not run",)
+
+
+def _reductions(scored):
+    """What the runs had less of than the published ones."""
+    found = {}
+    for need, phase, _ in scored:
+        record = phase.run.record
+        weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
+        found |= dict.fromkeys(record["notes"])
+        if weights["source"] != usual:
+            found[f"weights: {weights['source'] or 'random'} in place of {usual}"] = None
+        if weights.get("allow_missing"):
+            found[f"weights: {len(weights['allow_missing'])} tensors random"] = None
+    return tuple(found)
