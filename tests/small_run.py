@@ -20,7 +20,7 @@ def result(random, epoch, pxap):
         "epoch": epoch,
         "step": 9 * epoch,
         "valcl": {"accuracy": random.uniform(90, 100)},
-        "valpx": {"pxap": pxap + 7},
+        "valpx": {"pxap": pxap + 7, "pixels": 6 * 224**2},
         "test": {
             "accuracy": random.uniform(90, 100),
             "pxap": pxap,
@@ -75,7 +75,8 @@ def fabricate(folder, *, pxap=(74.64, 83.16), phases=PHASES):
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / phase / "history.jsonl").write_text(lines)
     floors = {"constant_map": 51.23, "mean_feature_map": 70.04}
-    metrics = {"data": {"name": "glas"}, "seed": 3, "floors": floors, "phases": results}
+    facts = {"data": {"name": "glas"}, "seed": 3, "images": {"train": 67, "valpx": 6}}
+    metrics = {**facts, "floors": floors, "phases": results}
     record = {
         "command": "python -m wsol_jax.main --config=configs/pixelcam_glas.py",
         "commit": "3f2a9c1",

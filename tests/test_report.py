@@ -140,6 +140,7 @@ def test_floors_and_thresholds_are_named(finished):
     assert page.row("Mean feature map")[1] == "70.0"
     assert "best mIoU on validation images" in page.text
     assert "best mIoU on the test split itself" in page.text
+    assert "with pixel labels (6 images, 301,056 pixels)" in " ".join(page.text.split())
 
 
 def test_gallery_shows_both_classes_in_turn(finished):

@@ -52,6 +52,11 @@ class MapKind(NamedTuple):
         """J on the test split, at the chosen checkpoint; nothing where it was not computed."""
         return at(self.results, self.chosen, "test", "separability") or {}
 
+    @property
+    def labelled_pixels(self) -> int | None:
+        """How many pixel labels B-LOC was chosen by."""
+        return at(self.results, "b_loc", "valpx", "pixels")
+
     def scores_at(self, checkpoint: str) -> dict[str, float | None]:
         """`SCORES` on the test split, at a checkpoint."""
         test = at(self.results, checkpoint, "test") or {}

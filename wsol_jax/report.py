@@ -84,6 +84,8 @@ def contents(run: Run) -> dict[str, Any]:
         "sources": [table.source for table in published.tables(map_kinds.backbone_of(run.config))],
         "missing": _missing(run),
         "unlabelled": run.metrics.get("floors") == {},
+        "images": run.metrics.get("images", {}),
+        "labelled_pixels": next(filter(None, (kind.labelled_pixels for kind in kinds)), None),
         "kinds": kinds,
         "floors": run.metrics.get("floors", {}),
         "gallery": _gallery(run, kinds),

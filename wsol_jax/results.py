@@ -36,6 +36,7 @@ def collect(
         "name": config.name,
         "data": experiment.keywords(config.data),
         "seed": config.seed,
+        "images": {name: split.size for name, split in data._asdict().items() if split},
         "floors": floors(config, data, phases[0]) if splits.is_annotated(data.test) else {},
         "phases": {},
     }
@@ -121,7 +122,8 @@ def _summary(scores, name):
     if "valpx" in scores:
         chosen_on = scores["valpx"].maps[name]
         threshold = chosen_on.threshold()
-        numbers["valpx"] = {chosen_on.name: chosen_on.compute()}
+        pixels = int(np.sum(chosen_on.pixels))
+        numbers["valpx"] = {chosen_on.name: chosen_on.compute(), "pixels": pixels}
     numbers["test"] = evaluate.summarize(scores["test"], name, threshold)
     if "seen" in scores:
         for split in ("seen", "valcl"):
