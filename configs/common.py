@@ -155,7 +155,8 @@ def first_method(cam: str) -> ConfigDict:
 def with_baseline(config: ConfigDict, cam: str = "layer_cam") -> ConfigDict:
     """Trains the classifier first: its B-LOC CAMs by the read-out `cam`, its B-CL weights.
 
-    `workdir` names a finished run whose classifier is used instead of training one.
+    `workdir` names a finished run whose classifier is used instead of training one, `cam_workdir`
+    one whose first phase makes the CAMs, in place of the own one: that of another data set, say.
     """
     config.baseline = ConfigDict(
         {
@@ -164,6 +165,7 @@ def with_baseline(config: ConfigDict, cam: str = "layer_cam") -> ConfigDict:
             "epochs": config.epochs,
             "batch_size": config.batch_size,
             "workdir": "",
+            "cam_workdir": "",
             "cam": cam,
             "cam_checkpoint": "b_loc",
             "weights_checkpoint": "b_cl",

@@ -111,14 +111,16 @@ def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:
     """A row of a table on the data set of the run that its numbers are taken from.
 
     They are those of the first read-out of a classifier, else of the one map of the method. Columns
-    of a run that is tested on the other data set begin with "glas->camelyon16" or the reverse.
+    of a run that is tested on the other data set begin with "glas->camelyon16" or the reverse. A
+    `teacher` is the cell of a run that makes the CAMs for this one, in place of its baseline.
     """
     name = run.method.get("readouts", (run.method.name,))[0]
     data, target = run.data.name, None
     if shifted:
         (other,) = DATA.keys() - {data}
         data, target = f"{data}->{other}", DATA[other](ConfigDict()).data
-    return ConfigDict({"row": row, "data": data, "map": name, "run": run, "target": target})
+    known = {"row": row, "data": data, "map": name, "run": run, "target": target}
+    return ConfigDict({**known, "teacher": None})
 
 
 def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:

@@ -37,7 +37,7 @@ ONLY_IN = {
     "flax": FLAX,
     "sklearn": {"embedding"},
     "clu": {"metrics", "logbook"},
-    "ml_collections": {"main", "plan", "tables"},
+    "ml_collections": {"experiment", "main"},
     "torch": set(),
     "pickle": set(),
 }

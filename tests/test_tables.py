@@ -7,6 +7,7 @@ import math
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 import small
 from scipy import stats
@@ -18,6 +19,7 @@ from wsol_jax import (
     experiment,
     plan,
     published,
+    run_files,
     tables,
     train,
     trained,
@@ -312,6 +314,40 @@ def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeyp
     alone = cells.of_table(published.pixelcam.TABLE_2, wanted[:1], at_hand)
     assert numbers(alone, "layer_cam")["t"].remarks == ("not run",)
     assert f"{found['p'].mean:.1e} [a]" in typeset.markdown("Title", list(found.values()))
+
+
+def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    config = tiny_table(folder, seeds=(0,))
+    first, second = config.cells
+    longer = first.run.copy_and_resolve_references()
+    longer.epochs = 7
+    second.teacher = configs.cell("wildcat", longer)
+    wanted, at_hand = plan.needs(config), plan.shelf(folder / "runs")
+    teacher, taught = plan.jobs(wanted, at_hand, folder / "runs")
+    assert teacher.config.epochs == 7
+    assert taught.config.baseline.cam_workdir == str(teacher.folder)
+    assert taught.config.baseline.workdir == str(cells.origin(wanted[0], at_hand).run.folder)
+    usual = plan.needs(tiny_table(folder, seeds=(0,)))[1]
+    assert taught.folder.name[-8:] == wanted[1].addresses[-1][:8] != usual.addresses[-1][:8]
+
+
+def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    taught = next(folder.glob("runs/*_cam+pixelcam_seed0*"))
+    other = next(folder.glob("runs/*_cam_seed1*"))
+    config = small.tiny_phases()
+    config.epochs, config.baseline.workdir = 1, run_files.read_config(taught)["baseline"]["workdir"]
+    config.baseline.cam_workdir = str(other)
+    train.run(config, tmp_path / "run")
+    expected = np.load(next(folder.glob("runs/*_cam+pixelcam_seed1*")) / "cams.npz")["maps"]
+    found = np.load(tmp_path / "run" / "cams.npz")["maps"]
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, np.load(taught / "cams.npz")["maps"])
+    with pytest.raises(FileNotFoundError, match="nowhere is not a run"):
+        trained.first_phase(tmp_path / "nowhere")
 
 
 def test_separability_has_two_digits():

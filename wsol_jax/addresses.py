@@ -25,6 +25,7 @@ def of_phases(
     versions: Mapping[str, int],
     data: str | None,
     baseline: str | None = None,
+    teacher: str | None = None,
 ) -> dict[str, str]:
     """The addresses of a run's phases, by the names that `metrics.json` gives them.
 
@@ -37,6 +38,8 @@ def of_phases(
       versions: of the methods, by name.
       data: fingerprint of the images and labels, see `experiment.fingerprint`.
       baseline: address of the first phase where `config.baseline.workdir` has it from another run.
+      teacher: address of the phase that makes the CAMs where `config.baseline.cam_workdir` has it
+        from another run.
     """
     shared = {k: v for k, v in config.items() if k not in (*OWN, *SILENT)}
     shared["data"] = {k: v for k, v in config["data"].items() if k not in WHERE}
@@ -47,7 +50,8 @@ def of_phases(
     first, found = config.get("baseline"), {}
     if first:
         found["baseline"] = baseline or _digest(shared | _own(first, versions))
-        shared["origin"] = {"baseline": found["baseline"], **{key: first[key] for key in ORIGIN}}
+        own = {key: first[key] for key in ORIGIN}
+        shared["origin"] = {"baseline": found["baseline"], "teacher": teacher, **own}
     found[config["method"]["name"]] = _digest(shared | _own(config, versions))
     return found
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from wsol_jax import augment, choices, cpu, heads, logbook, method, parallel, run_files
 from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
@@ -116,6 +117,14 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
 
 
+def stored_config(workdir: pathlib.Path) -> ConfigDict:
+    """The config of the run at `workdir`; FileNotFoundError where there is none."""
+    known = run_files.read_config(workdir)
+    if not known:
+        raise FileNotFoundError(f"{workdir} is not a run: there is no config.json in it")
+    return ConfigDict(known)
+
+
 def sections(config: Any) -> list[Any]:
     """The parts of a config that describe its phases, in the order in which they are trained."""
     return [config.baseline, config] if config.baseline else [config]
@@ -200,7 +209,7 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
     check_versions(workdir, versions(config))
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.is_file():
-        differing = sorted(_differences(json.loads(path.read_text()), resolved))
+        differing = sorted(_differences(run_files.read_config(workdir), resolved))
         if differing:
             raise FileExistsError(
                 f"{workdir} holds a run of another config (other: {', '.join(differing)}); "
@@ -264,7 +273,7 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
     """
     name = config.baseline.method.name
     check_versions(workdir, {name: method.version(name)})
-    old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
+    old, new = run_files.read_config(workdir), json.loads(config.to_json())
     differing = [
         name
         for name in _differences(old, new)

@@ -7,7 +7,6 @@ srun python -m wsol_jax.main --distributed --config=configs/pixelcam_glas.py
 """
 
 import importlib.util
-import json
 import logging
 import os
 import pathlib
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -151,10 +149,12 @@ def _run():
 
 
 def _config_of(workdir):
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise app.UsageError(f"{path} does not exist, so {workdir} is not a run; pass --config too")
-    return ml_collections.ConfigDict(json.loads(path.read_text()))
+    from wsol_jax import experiment
+
+    try:
+        return experiment.stored_config(workdir)
+    except FileNotFoundError as error:
+        raise app.UsageError(f"{error}; pass --config too") from error
 
 
 def _require_row(config):

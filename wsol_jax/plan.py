@@ -4,15 +4,12 @@ A phase is looked for by its address among the runs at hand, so that finished on
 unfinished ones go on, whoever began them.
 """
 
-import functools
 import logging
 import os
 import pathlib
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-
-import ml_collections
 
 from wsol_jax import addresses, experiment, run_files
 from wsol_jax.run_files import Run, at
@@ -29,6 +26,7 @@ class Need(NamedTuple):
       addresses: of the phases of that run; none where its data are not at hand, and `blocked` says
         why.
       target: other data (section `data` of a config) whose test images are scored, if any.
+      teacher: what trains the phase whose CAMs the run learns from, if not its own first phase.
     """
 
     row: str
@@ -40,6 +38,7 @@ class Need(NamedTuple):
     addresses: tuple[str, ...]
     blocked: str = ""
     target: Any = None
+    teacher: "Need | None" = None
 
 
 class Found(NamedTuple):
@@ -72,28 +71,21 @@ Shelf = Mapping[str, list[Found]]  # phases at hand by address, those of finishe
 
 def needs(config: Any) -> list[Need]:
     """Every cell of a table at every seed, the runs with the settings of the table."""
+    fingerprints: dict[tuple, tuple[str, str]] = {}
 
-    @functools.cache
-    def fingerprint(data):
-        del data  # it is that of the run
-        try:
-            return experiment.fingerprint(experiment.open_data(run)._asdict()), ""
-        except (OSError, ValueError) as error:
-            return None, str(error)
+    def need(cell, seed):
+        run = _with_settings(cell.run, config, seed)
+        key = run.data.to_json(), bool(run.baseline)
+        if key not in fingerprints:
+            fingerprints[key] = _fingerprint(run)
+        digest, blocked = fingerprints[key]
+        teacher = need(cell.teacher, seed) if cell.teacher else None
+        blocked = blocked or (teacher.blocked if teacher else "")
+        known = (cell.row, cell.data, cell.map, seed, run, cell.run.weights.source)
+        own = () if blocked else _addresses(run, digest, teacher)
+        return Need(*known, own, blocked, _target(cell, config), teacher)
 
-    found = []
-    for cell in config.cells:
-        for seed in config.seeds:
-            run = _with_settings(cell.run, config, seed)
-            digest, blocked = fingerprint(run.data.to_json())
-            of_phases = {}
-            if not blocked:
-                resolved = ml_collections.ConfigDict.to_dict(run)
-                of_phases = addresses.of_phases(resolved, experiment.versions(run), digest)
-            known = (cell.row, cell.data, cell.map, seed, run, cell.run.weights.source)
-            target = _target(cell, config)
-            found.append(Need(*known, tuple(of_phases.values()), blocked, target))
-    return found
+    return [need(cell, seed) for cell in config.cells for seed in config.seeds]
 
 
 def shelf(folder: pathlib.Path) -> Shelf:
@@ -124,9 +116,7 @@ def jobs(wanted: Iterable[Need], at_hand: Shelf, folder: pathlib.Path) -> list[J
     planned: dict[str, Job] = {}
     for need in wanted:
         if need.addresses and not finished(need.addresses[-1], need.name, at_hand):
-            origin = None
-            for step in _steps(need):
-                origin = _provide(step, origin, at_hand, planned, folder)
+            _provide_all(need, at_hand, planned, folder)
     return list({job.folder: job for job in planned.values()}.values())
 
 
@@ -147,6 +137,20 @@ def seconds(job: Job, at_hand: Shelf) -> float | None:
         done = history[-1]["epoch"] if history else 0
         total += statistics.median(rates) * (section.epochs - done)
     return total
+
+
+def _fingerprint(run):
+    """That of a run's data, or why there is none."""
+    try:
+        return experiment.fingerprint(experiment.open_data(run)._asdict()), ""
+    except (OSError, ValueError) as error:
+        return "", str(error)
+
+
+def _addresses(run, digest, teacher):
+    resolved, versions = run.to_dict(), experiment.versions(run)
+    cams = teacher.addresses[0] if teacher else None
+    return tuple(addresses.of_phases(resolved, versions, digest, teacher=cams).values())
 
 
 def _target(cell, config):
@@ -196,36 +200,42 @@ def _epoch_seconds(found):
 def _own_phases(run, runs):
     """Addresses of the phases that a run trained, or trains, itself."""
     versions = run_files.versions(run.record, run.phases.values())
-    workdir, origin = at(run.config, "baseline", "workdir"), None
-    if workdir:
-        origin = next(iter(_own_phases(runs[pathlib.Path(workdir).resolve()], runs).values()))
-    found = addresses.of_phases(run.config, versions, run.record.get("data"), origin)
+    others = [at(run.config, "baseline", key) for key in ("workdir", "cam_workdir")]
+    origin, teacher = (_first_address(other, runs) if other else None for other in others)
+    found = addresses.of_phases(run.config, versions, run.record.get("data"), origin, teacher)
     return {
         phase: address for phase, address in found.items() if not (origin and phase == "baseline")
     }
 
 
-def _steps(need):
-    """Config, address and map of the phases of a need, each as a run that ends with it."""
-    if need.config.baseline:
-        yield experiment.first_phase(need.config), need.addresses[0], need.config.baseline.cam
-    yield need.config, need.addresses[-1], need.name
+def _first_address(workdir, runs):
+    """The address of the first phase of another run."""
+    return next(iter(_own_phases(runs[pathlib.Path(workdir).resolve()], runs).values()))
 
 
-def _provide(step, origin, at_hand, planned, folder):
+def _provide_all(need, at_hand, planned, folder):
+    """Plans the run of a need and, before it, those of its first phase and of its teacher."""
+    run, place = need.config.copy_and_resolve_references(), (at_hand, planned, folder)
+    if run.baseline:
+        cam = run.baseline.cam
+        if need.teacher:
+            taught = _provide(need.teacher.config, need.teacher.addresses[0], cam, *place)
+            run.baseline.cam_workdir = str(taught)
+        first = experiment.first_phase(need.config)
+        run.baseline.workdir = str(_provide(first, need.addresses[0], cam, *place))
+    _provide(run, need.addresses[-1], need.name, *place)
+
+
+def _provide(config, address, name, at_hand, planned, folder):
     """The folder of a phase that is at hand, begun, or to be trained, which then is planned."""
-    config, address, name = step
     there = finished(address, name, at_hand)
     if there:
         return there.run.folder
     if address not in planned and address in at_hand:
         run = at_hand[address][0].run
-        job = Job(ml_collections.ConfigDict(dict(run.config)), run.folder, run)
+        job = Job(experiment.stored_config(run.folder), run.folder, run)
         planned |= {a: job for a, row in at_hand.items() if row[0].run.folder == run.folder}
     if address not in planned:
-        config = config.copy_and_resolve_references()
-        if origin:
-            config.baseline.workdir = str(origin)
         planned[address] = Job(config, folder / _title(config, name, address))
     return planned[address].folder
 

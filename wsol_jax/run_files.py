@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Options that the configs of earlier runs lack, as they are when off.
+LATER = {"metric": "pxap", "published": "", "keep_aspect": False, "augment": {"turn": False}}
+LATER_OF_BASELINE = {"cam_workdir": ""}
+
 
 class Run(NamedTuple):
     """The files of a run folder; `histories` by phase."""
@@ -42,11 +46,19 @@ def read(folder: pathlib.Path) -> Run:
             "record.json, metrics.json, gallery.npz and one folder for each phase; make one with "
             f"`python -m wsol_jax.main --config=configs/pixelcam_glas.py --workdir={folder}`"
         )
-    files = ("config.json", "record.json", "metrics.json")
-    config, record, metrics = (read_json(folder / name) for name in files)
-    run = Run(folder, config, record, metrics, _read(folder / "gallery.npz", _arrays, {}), {})
+    record, metrics = (read_json(folder / name) for name in ("record.json", "metrics.json"))
+    gallery = _read(folder / "gallery.npz", _arrays, {})
+    run = Run(folder, read_config(folder), record, metrics, gallery, {})
     paths = {phase: folder / phase / "history.jsonl" for phase in run.phases}
     return run._replace(histories={k: _read(path, _json_lines, []) for k, path in paths.items()})
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The config of a run, nothing where there is none; options that came later are there, off."""
+    config = read_json(folder / "config.json")
+    if config.get("baseline"):
+        config["baseline"] = {**LATER_OF_BASELINE, **config["baseline"]}
+    return {**LATER, **config} if config else {}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Best:
                 f"no checkpoints under {folder}; expected a trained phase, which "
                 "python -m wsol_jax.main --config=... --workdir=... makes"
             )
+        self.folder = folder
         self._checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
         self._newest = self._checkpoints.latest()
         self._memory = Memory(**self._checkpoints.memory(self._newest))

@@ -10,9 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
-
-from wsol_jax import cells, logbook, plan, published, report, train, transfer, typeset
+from wsol_jax import cells, experiment, logbook, plan, published, report, train, transfer, typeset
 
 HOUR = 3600.0
 
@@ -97,7 +95,7 @@ def _transferred(need, at_hand, deadline):
     if time.monotonic() > deadline and not written:
         return need._replace(blocked="not run: out of time")
     try:
-        config = ml_collections.ConfigDict(dict(found.run.config))
+        config = experiment.stored_config(found.run.folder)
         split = transfer.open_target(config, need.target)
         transfer.run(config, found.run.folder, need.target.name, split)
     except (OSError, ValueError) as error:

@@ -30,6 +30,7 @@ from wsol_jax import (
     pseudo_labels,
     results,
     selection,
+    trained,
 )
 from wsol_jax.data import splits
 from wsol_jax.method import Method
@@ -255,18 +256,27 @@ def _phase(config, section, folder, start, engine, **keywords):
 
 def _second_phase(config, workdir, data, engine, baseline):
     """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
-    best = selection.Best(baseline.folder)
-    name, section = config.baseline.cam, config.baseline
-    step = best.step(section.cam_checkpoint, name)
-    origin = {"map": name, "step": step, "phase": str(baseline.folder), "images": data.seen.size}
-    maps = pseudo_labels.load(workdir / "cams.npz", origin)
+    best, section = selection.Best(baseline.folder), config.baseline
+    teacher = trained.Phase("baseline", baseline.evaluator, best, "", baseline.start)
+    if section.cam_workdir:
+        teacher = trained.first_phase(pathlib.Path(section.cam_workdir))
+    teacher = teacher._replace(checkpoint=section.cam_checkpoint)
+    maps = _cams(workdir / "cams.npz", teacher, section.cam, data.seen)
+    start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
+    return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+
+
+def _cams(path, teacher, name, seen):
+    """A trained phase's maps of the training images, made once and kept."""
+    step = teacher.best.step(teacher.checkpoint, name)
+    origin = {"map": name, "step": step, "phase": str(teacher.best.folder), "images": seen.size}
+    maps = pseudo_labels.load(path, origin)
     if any(parallel.gather(maps is None)):  # all processes make them, or none
         logging.info("CAMs of the training images: %s, step %d", name, step)
-        variables = best.variables(step, baseline.start)
-        maps = pseudo_labels.cams(baseline.evaluator, variables, data.seen, name)
-        pseudo_labels.save(workdir / "cams.npz", maps, origin)
-    start = best.variables(best.step(section.weights_checkpoint, name), baseline.start)
-    return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+        variables = teacher.best.variables(step, teacher.like)
+        maps = pseudo_labels.cams(teacher.evaluator, variables, seen, name)
+        pseudo_labels.save(path, maps, origin)
+    return maps
 
 
 def _begin(phase, transform, checkpoints, validation):

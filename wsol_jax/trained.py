@@ -35,14 +35,21 @@ def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
       FileNotFoundError: a phase has not been trained.
     """
     experiment.check_versions(workdir, experiment.versions(config))
-    found = []
-    for section in experiment.sections(config):
-        title, folder = section.method.name, workdir / section.method.name
-        if section is config.baseline:
-            title, folder = "baseline", experiment.baseline_folder(config, workdir)
-        best, method = selection.Best(folder), experiment.build(config, section.method)
-        checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
-        evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
-        like = experiment.initialize(config, method)
-        found.append(Phase(title, evaluator, best, checkpoint, like))
-    return found
+    return [_phase(config, workdir, section) for section in experiment.sections(config)]
+
+
+def first_phase(workdir: pathlib.Path) -> Phase:
+    """The first phase of the run at `workdir`, which knows its config; see `phases`."""
+    config = experiment.stored_config(workdir)
+    experiment.check_versions(workdir, experiment.versions(config))
+    return _phase(config, workdir, experiment.sections(config)[0])
+
+
+def _phase(config, workdir, section):
+    title, folder = section.method.name, workdir / section.method.name
+    if section is config.baseline:
+        title, folder = "baseline", experiment.baseline_folder(config, workdir)
+    best, method = selection.Best(folder), experiment.build(config, section.method)
+    checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
+    evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
+    return Phase(title, evaluator, best, checkpoint, experiment.initialize(config, method))
