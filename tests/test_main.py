@@ -13,7 +13,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from wsol_jax import cpu, main, train
+from wsol_jax import cpu, main, report, train
 from wsol_jax.data import synthetic_glands
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -87,6 +87,8 @@ def test_a_run_knows_its_config(trained, tmp_path):
             assert scores == {key: reported[key] for key in ("pxap", "accuracy")}
     call("--mode=embed", f"--workdir={trained}")
     assert "epoch 1" in (trained / "embedding.svg").read_text()
+    page = (trained / "report.html").read_text()
+    assert all(f">{title}<" in page for title in report.DRAWINGS.values())
 
 
 def test_a_table_plans_its_runs(tmp_path, capsys):

@@ -69,13 +69,15 @@ def _stain_shift():
     config, workdir = _run()
     images = pathlib.Path(_IMAGES.value)
     stain_shift.run(config, workdir, images, _STYLES.value, _RESTAINING.value)
+    _write_report(workdir)
 
 
 def _embed():
     from wsol_jax import embedding
 
     config, workdir = _run()
-    logging.info("embedding: %s", embedding.run(config, workdir, _IMAGE.value))
+    embedding.run(config, workdir, _IMAGE.value)
+    _write_report(workdir)
 
 
 def _evaluate_maps():

@@ -1,7 +1,8 @@
 """One self-contained HTML page about a run: numbers beside the published ones, curves, pictures.
 
-Reads the run folder (config.json, record.json, metrics.json, gallery.npz and each phase's
-history.jsonl), never a model or a data set. What an unfinished run lacks is left out, and said.
+Reads the run folder (config.json, record.json, metrics.json, gallery.npz, `DRAWINGS` and each
+phase's history.jsonl), never a model or a data set. What an unfinished run lacks is left out, and
+said.
 """
 
 import base64
@@ -40,6 +41,10 @@ CHECKPOINTS = ("b_loc", "b_cl", "last")
 REGIONS = {"seen": "training images", "valcl": "validation images", "test": "test images"}
 THEMES = {"light": figures.LIGHT, "dark": figures.DARK}
 GALLERY_SIZE = 8
+DRAWINGS = {  # that other modes leave in the folder of a run
+    "stain_shift.svg": "Scores of the test images in other stains",
+    "embedding.svg": "Pixel features of a test image",
+}
 
 
 def write(workdir: str | os.PathLike) -> pathlib.Path:
@@ -91,6 +96,11 @@ def contents(run: Run) -> dict[str, Any]:
         "gallery": _gallery(run, kinds),
         "legend": _image_uri(visualize.legend(), "PNG"),
         "figures": _figures(kinds, classes, at(run.metrics, "floors", "constant_map")),
+        "drawings": {
+            title: _uri((run.folder / name).read_bytes(), "image/svg+xml")
+            for name, title in DRAWINGS.items()
+            if (run.folder / name).is_file()
+        },
         "facts": {key: _fact(key, value) for key, value in run.record.items() if value != []},
         "config": json.dumps(run.config, indent=2),
         "checkpoints": CHECKPOINTS,
