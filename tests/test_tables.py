@@ -172,10 +172,13 @@ def test_a_run_is_another_one_when_its_numbers_would_be(
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):
-    for name, text in [("damaged", "{"), ("foreign", '{"method": 3}')]:
+    alone = small.tiny_phases()
+    alone.baseline.workdir = "gone"
+    for name, text in [("damaged", "{"), ("foreign", '{"method": 3}'), ("alone", alone.to_json())]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(text)
     assert plan.shelf(tmp_path) == {}
+    assert "alone is passed over: gone, which it stands on, is not among these runs" in caplog.text
     assert "damaged" in caplog.text
     assert "foreign is passed over" in caplog.text
 
@@ -348,6 +351,17 @@ def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkey
     assert not np.array_equal(found, np.load(taught / "cams.npz")["maps"])
     with pytest.raises(FileNotFoundError, match="nowhere is not a run"):
         trained.first_phase(tmp_path / "nowhere")
+
+
+def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    wanted, at_hand = plan.needs(tiny_table(folder)), plan.shelf(folder / "runs")
+    found = numbers(cells.of_table(published.maxmin.TABLES_1_2, wanted, at_hand), "all_ones")
+    masks = small.squares(small.SPLITS["test"], 3)["mask"][:, : small.SIZE, : small.SIZE]
+    share = masks.mean((1, 2))
+    assert found["f1_foreground"].mean == pytest.approx(100 * np.mean(2 * share / (1 + share)))
+    assert (found["f1_background"].values, found["error"].values) == ((0.0,), ())
 
 
 def test_separability_has_two_digits():

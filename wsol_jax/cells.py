@@ -10,6 +10,7 @@ from wsol_jax.typeset import Cell
 
 RATES = ("tp", "fn", "tn", "fp")  # at the threshold that is best on the test split, as published
 SEPARABILITY = {"j_benign": "0", "j_malignant": "1", "j_metastatic": "1", "j_all": "all"}
+ALL_ONES = "all_ones"
 TESTED = ("t", "p")  # of the PxAP of runs of two phases against those of their baselines
 
 
@@ -26,14 +27,31 @@ def of_table(
         for column, number in zip(known.columns, numbers, strict=True):
             data, _, quantity = column.rpartition("/")
             if data in of_interest:
-                fill = _tested if quantity in TESTED else _averaged
-                found.append(fill(Cell(row, data, quantity, number), needed[row, data], at_hand))
+                fill = _fill(row, quantity)
+                of_row = wanted if row == ALL_ONES else needed[row, data]
+                found.append(fill(Cell(row, data, quantity, number), of_row, at_hand))
     return found
 
 
 def origin(need: plan.Need, at_hand: plan.Shelf) -> plan.Found | None:
     """The finished phase that has what is needed."""
     return plan.finished(need.addresses[-1], need.name, at_hand) if need.addresses else None
+
+
+def _fill(row, quantity):
+    if row == ALL_ONES:
+        return _floor
+    return _tested if quantity in TESTED else _averaged
+
+
+def _floor(cell, wanted, at_hand):
+    """A cell of the map that is all foreground, which every run scores on its test images."""
+    phases = filter(None, (origin(need, at_hand) for need in wanted))
+    score = next((at(phase.run.metrics, "floors", "all_foreground") for phase in phases), None)
+    known = {"f1_foreground": score, "f1_background": 0.0} if score is not None else {}
+    if cell.quantity not in known:
+        return cell._replace(remarks=_reasons(cell, wanted))
+    return cell._replace(values=(known[cell.quantity],))
 
 
 def _averaged(cell, needed, at_hand):

@@ -210,7 +210,10 @@ def _own_phases(run, runs):
 
 def _first_address(workdir, runs):
     """The address of the first phase of another run."""
-    return next(iter(_own_phases(runs[pathlib.Path(workdir).resolve()], runs).values()))
+    place = pathlib.Path(workdir).resolve()
+    if place not in runs:
+        raise ValueError(f"{workdir}, which it stands on, is not among these runs")
+    return next(iter(_own_phases(runs[place], runs).values()))
 
 
 def _provide_all(need, at_hand, planned, folder):
