@@ -17,6 +17,7 @@ from wsol_jax import (
     addresses,
     cells,
     experiment,
+    logbook,
     plan,
     published,
     run_files,
@@ -107,6 +108,8 @@ def test_files_say_what_the_numbers_are(written):
     assert shown in row
     assert "| 71.5 |" in row
     assert "- a: schedule: two epochs" in lines
+    assert lines[2].startswith("4 runs, ")
+    assert f"commit {logbook.commit()}; on 1 x cpu, " in lines[2]
     (unrun,) = [line for line in lines if line.startswith("| foreground + background, EEM |")]
     assert f"{DASH} [" in unrun
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
@@ -229,7 +232,7 @@ def test_unknown_tables_say_what_there_is():
 
 def test_numbers_without_seeds_are_dashes():
     cell = typeset.Cell("layer_cam", "glas", "pxap", 75.1, remarks=("not run",))
-    text = typeset.markdown("Title", [cell])
+    text = typeset.markdown("Title", [cell], "")
     assert f"| LayerCAM | {DASH} [a] | 75.1 | {DASH} |" in text
     assert "- a: not run" in text
 
@@ -316,7 +319,7 @@ def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeyp
     assert "layer_cam, glas: 2 against 2 runs; PxAP " in found["t"].remarks[0]
     alone = cells.of_table(published.pixelcam.TABLE_2, wanted[:1], at_hand)
     assert numbers(alone, "layer_cam")["t"].remarks == ("not run",)
-    assert f"{found['p'].mean:.1e} [a]" in typeset.markdown("Title", list(found.values()))
+    assert f"{found['p'].mean:.1e} [a]" in typeset.markdown("Title", list(found.values()), "")
 
 
 def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkeypatch):
@@ -366,5 +369,5 @@ def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):
 
 def test_separability_has_two_digits():
     cell = typeset.Cell("layer_cam", "glas", "j_all", 0.10, values=(0.097, 0.131))
-    text = typeset.markdown("Title", [cell])
+    text = typeset.markdown("Title", [cell], "")
     assert "| 0.11 ± 0.02 (n=2) | 0.10 | +0.01 |" in text

@@ -40,16 +40,14 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     if config.dry_run:
         return []
     deadline = time.monotonic() + config.budget * HOUR
-    failed = _train(to_do, deadline)
+    failed, deadline = _train(to_do, deadline)
     if to_do:
         at_hand = plan.shelf(folder)
-    found = cells.of_table(
-        known, [_transferred(need, at_hand, deadline) for need in wanted], at_hand
-    )
-    title = known.source
+    tested = [_transferred(need, at_hand, deadline) for need in wanted]
+    found, about = cells.of_table(known, tested, at_hand), provenance(tested, at_hand)
     output.mkdir(parents=True, exist_ok=True)
     for suffix, write in typeset.FORMATS.items():
-        logbook.write_text(output / f"table.{suffix}", write(title, found))
+        logbook.write_text(output / f"table.{suffix}", write(known.source, found, about))
     logging.info("table: %s", output / "table.md")
     if failed:
         raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")
@@ -86,6 +84,23 @@ def outlook(
     return lines
 
 
+def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
+    """How the runs of a table were made: how many, by which code, on what, in how much time."""
+    phases = [phase for need in wanted if (phase := cells.origin(need, at_hand))]
+    runs = {phase.run.folder: phase.run.record for phase in phases}
+    if not runs:
+        return "None of its runs is finished."
+    starts = [start for record in runs.values() for start in (record, *record["earlier"])]
+    facts = {
+        "commit": sorted({start["commit"] for start in starts}),
+        "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
+        "jax": sorted({start["versions"]["jax"] for start in starts}),
+    }
+    told = "; ".join(f"{name} {' and '.join(values)}" for name, values in facts.items())
+    spent = logbook.duration(sum(start.get("seconds", 0.0) for start in starts))
+    return f"{len(runs)} runs, {spent} in all; {told}. Without (n=...) a number is of one seed."
+
+
 def _transferred(need, at_hand, deadline):
     """A need whose run has been tested on the other data, or that says why it has not."""
     found = cells.origin(need, at_hand)
@@ -104,7 +119,10 @@ def _transferred(need, at_hand, deadline):
 
 
 def _train(to_do, deadline):
-    """Trains for as long as there is time; returns how many runs failed."""
+    """Trains for as long as there is time; returns how many runs failed, and the deadline.
+
+    That is now, where it was asked to stop.
+    """
     failed = 0
     for job in to_do:
         if time.monotonic() > deadline:
@@ -114,11 +132,11 @@ def _train(to_do, deadline):
             train.run(job.config, job.folder, deadline=deadline)
             report.write(job.folder)
         except SystemExit:  # saved before its end, which it has told
-            break
+            return failed, time.monotonic()
         except Exception:  # whatever it was, the others can go on
             logging.exception("%s failed", job.folder)
             failed += 1
-    return failed
+    return failed, deadline
 
 
 def _duration(seconds):

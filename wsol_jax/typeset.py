@@ -64,16 +64,16 @@ class Cell(NamedTuple):
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
-def markdown(title: str, cells: Sequence[Cell]) -> str:
-    """A title, a table with three columns for each quantity, and the remarks."""
+def markdown(title: str, cells: Sequence[Cell], about: str) -> str:
+    """A title, what the table is `about`, three columns for each quantity, and the remarks."""
     header, rows, remarks = _grid(cells)
     lines = [header, ["---"] * len(header), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "\n".join(f"- {letter}: {remark}" for remark, letter in remarks.items())
-    return f"# {title}\n\n{table}\n\n{notes}\n"
+    return f"# {title}\n\n{about}\n\n{table}\n\n{notes}\n"
 
 
-def latex(title: str, cells: Sequence[Cell]) -> str:
+def latex(title: str, cells: Sequence[Cell], about: str) -> str:
     """The same as a `table` environment; needs the package booktabs."""
     header, rows, remarks = _grid(cells)
     lines = [" & ".join(map(_escaped, line)) + r" \\" for line in [header, *rows]]
@@ -89,6 +89,7 @@ def latex(title: str, cells: Sequence[Cell]) -> str:
             *lines[1:],
             r"\bottomrule",
             r"\end{tabular}",
+            rf"\\ {_escaped(about)}",
             *notes,
             r"\end{table}",
             "",
@@ -96,9 +97,9 @@ def latex(title: str, cells: Sequence[Cell]) -> str:
     )
 
 
-def as_csv(title: str, cells: Sequence[Cell]) -> str:
+def as_csv(title: str, cells: Sequence[Cell], about: str) -> str:
     """One line a number, unrounded."""
-    del title
+    del title, about  # a table of numbers alone
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
