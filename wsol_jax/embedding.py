@@ -13,7 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from wsol_jax import augment, experiment, figures, logbook, published, selection, separability
+from wsol_jax import (
+    augment,
+    experiment,
+    figures,
+    logbook,
+    published,
+    selection,
+    separability,
+    wording,
+)
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -40,11 +49,12 @@ def run(config: Any, workdir: pathlib.Path, image: str | None = None) -> pathlib
     batch = example(test, image)
     variables = best.variables(step, experiment.initialize(config, method))
     features, truth, logits = pixels(method, variables, batch)
+    named = wording.name_of(checkpoint)
     figure = figures.embedding_figure(
         embed(features, config.seed),
         truth == 1,
         logits,
-        title=f"{test.names[batch['index'][0]]}, epoch {best.epoch(step)} ({checkpoint})",
+        title=f"{test.names[batch['index'][0]]}, epoch {best.epoch(step)}, {named}",
     )
     path = workdir / "embedding.svg"
     logbook.write_text(path, figure.decode())
