@@ -121,3 +121,20 @@ def test_the_fingerprint_is_of_names_labels_and_splits():
         data._replace(test=test._replace(names=test.names[::-1])),
     ]
     assert len({known, *(experiment.fingerprint(data._asdict()) for data in others)}) == 5
+
+
+def test_configs_of_earlier_runs_are_completed(tmp_path):
+    config = small.two_phases()
+    experiment.claim(tmp_path, config)
+    assert json.loads(experiment.stored_config(tmp_path).to_json()) == json.loads(config.to_json())
+    known = json.loads((tmp_path / "config.json").read_text())
+    for section, key in [("weights", "mean"), ("weights", "std"), ("baseline", "cam_workdir")]:
+        del known[section][key]
+    for key in ("metric", "published", "keep_aspect", "augment"):
+        del known[key]
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    completed = json.loads(experiment.stored_config(tmp_path).to_json())
+    assert completed == json.loads(config.to_json())
+    experiment.claim(tmp_path, config)  # it is the same run
+    with pytest.raises(FileNotFoundError, match="nothing is not a run"):
+        experiment.stored_config(tmp_path / "nothing")

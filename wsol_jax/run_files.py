@@ -8,9 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Options that the configs of earlier runs lack, as they are when off.
+from wsol_jax import augment
+
+# Options that the configs of earlier runs lack, as they were before there was a choice.
 LATER = {"metric": "pxap", "published": "", "keep_aspect": False, "augment": {"turn": False}}
-LATER_OF_BASELINE = {"cam_workdir": ""}
+LATER_OF = {
+    "weights": {"mean": list(augment.IMAGENET_MEAN), "std": list(augment.IMAGENET_STD)},
+    "baseline": {"cam_workdir": ""},
+}
 
 
 class Run(NamedTuple):
@@ -54,11 +59,12 @@ def read(folder: pathlib.Path) -> Run:
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The config of a run, nothing where there is none; options that came later are there, off."""
+    """The config of a run, nothing where there is none; options that came later are filled in."""
     config = read_json(folder / "config.json")
-    if config.get("baseline"):
-        config["baseline"] = {**LATER_OF_BASELINE, **config["baseline"]}
-    return {**LATER, **config} if config else {}
+    if not config:
+        return {}
+    sections = {k: {**later, **config[k]} for k, later in LATER_OF.items() if config.get(k)}
+    return {**LATER, **config, **sections}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
