@@ -10,6 +10,7 @@ FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
     {"tables", "stain_shift"},
+    {"galleries"},
     {"cells"},
     {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
     {"results", "trained", "stain_styles"},

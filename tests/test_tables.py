@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import small
+from PIL import Image
 from scipy import stats
 
 from configs import tables as configs
@@ -118,6 +119,18 @@ def test_files_say_what_the_numbers_are(written):
     latex = (folder / "table.tex").read_text()
     assert r"$\pm$" in latex
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+
+
+def test_a_gallery_has_a_column_for_every_row_that_is_finished(written):
+    folder, halfway, *_ = written
+    assert not any(cell.values for cell in halfway)  # when there was nothing to draw
+    panels = 2 + len(ROWS)  # the image, the truth, and a map of each
+    with Image.open(folder / "gallery_glas.png") as image:
+        width, height = image.size
+    with np.load(next(folder.glob("runs/*/gallery.npz"))) as kept:
+        count = len(kept["name"])
+    assert width == pytest.approx(230 * panels, abs=2)
+    assert height == pytest.approx(230 * count + 30, abs=2)
 
 
 def test_a_run_is_found_wherever_it_lies_and_whatever_it_is_called(written, tmp_path, monkeypatch):

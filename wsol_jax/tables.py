@@ -10,7 +10,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wsol_jax import cells, experiment, logbook, plan, published, report, train, transfer, typeset
+from wsol_jax import (
+    cells,
+    experiment,
+    galleries,
+    logbook,
+    plan,
+    published,
+    report,
+    train,
+    transfer,
+    typeset,
+)
 
 HOUR = 3600.0
 
@@ -23,7 +34,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
 
     Args:
       config: see `configs/tables.py`.
-      output: folder of table.md, table.csv and table.tex.
+      output: folder of table.md, table.csv and table.tex, and of a gallery for each data set.
 
     Returns:
       The numbers; none where `config.dry_run` asks for the plan alone.
@@ -48,6 +59,9 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     output.mkdir(parents=True, exist_ok=True)
     for suffix, write in typeset.FORMATS.items():
         logbook.write_text(output / f"table.{suffix}", write(known.source, found, about))
+    for data, picture in galleries.of_table(tested, at_hand).items():
+        with logbook.replacing(output / f"gallery_{data}.png") as path:
+            path.write_bytes(picture)
     logging.info("table: %s", output / "table.md")
     if failed:
         raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")

@@ -124,7 +124,7 @@ def _grid(cells):
     placed = {(cell.row, cell.data, cell.quantity): cell for cell in cells}
     rows = []
     for row in dict.fromkeys(cell.row for cell in cells):
-        texts = [_row(row)]
+        texts = [row_title(row)]
         for column in columns:
             texts += _texts(placed[row, *column], letters)
         rows.append(texts)
@@ -150,7 +150,7 @@ def _exponent(value):
     return wording.number(None) if value is None else f"{value:.1e}"
 
 
-def _row(key):
+def row_title(key: str) -> str:
     """A row as the papers spell it."""
     return re.sub(r"[a-z][a-z_]+", lambda word: wording.name_of(word.group()), key)
 
