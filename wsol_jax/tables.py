@@ -24,6 +24,7 @@ from wsol_jax import (
 )
 
 HOUR = 3600.0
+COMMIT = 10  # characters of a commit that tell it from others
 
 
 def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
@@ -106,11 +107,11 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
         return "None of its runs is finished."
     starts = [start for record in runs.values() for start in (record, *record["earlier"])]
     facts = {
-        "commit": sorted({start["commit"] for start in starts}),
+        "commit": sorted({start["commit"][:COMMIT] for start in starts}),
         "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
         "jax": sorted({start["versions"]["jax"] for start in starts}),
     }
-    told = "; ".join(f"{name} {' and '.join(values)}" for name, values in facts.items())
+    told = "; ".join(f"{name} {', '.join(values)}" for name, values in facts.items())
     spent = logbook.duration(sum(start.get("seconds", 0.0) for start in starts))
     return f"{len(runs)} runs, {spent} in all; {told}. Without (n=...) a number is of one seed."
 

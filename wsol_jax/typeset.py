@@ -133,7 +133,7 @@ def _grid(cells):
 
 def _texts(cell, letters):
     """What a cell says: our number, the paper's, the difference."""
-    marks = "".join(f" [{letters[remark]}]" for remark in cell.remarks)
+    marks = f" [{', '.join(letters[remark] for remark in cell.remarks)}]" if cell.remarks else ""
     if cell.quantity == "p":
         return [_exponent(cell.mean) + marks, _exponent(cell.paper), ""]
     digits = DIGITS.get(cell.quantity.partition("_")[0], 1)
