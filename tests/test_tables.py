@@ -332,7 +332,7 @@ def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeyp
     assert "layer_cam, glas: 2 against 2 runs; PxAP " in found["t"].remarks[0]
     alone = cells.of_table(published.pixelcam.TABLE_2, wanted[:1], at_hand)
     assert numbers(alone, "layer_cam")["t"].remarks == ("not run",)
-    assert f"{found['p'].mean:.1e} [a]" in typeset.markdown("Title", list(found.values()), "")
+    assert f"{found['p'].mean:.1e} [a, b]" in typeset.markdown("Title", list(found.values()), "")
 
 
 def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkeypatch):

@@ -121,7 +121,7 @@ def _reductions(scored):
         record = phase.run.record
         weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
         found |= dict.fromkeys(record["notes"])
-        if weights["source"] != usual:
+        if (weights["source"] or "") != usual:
             found[f"weights: {weights['source'] or 'random'} in place of {usual}"] = None
         if weights.get("allow_missing"):
             found[f"weights: {len(weights['allow_missing'])} tensors random"] = None
