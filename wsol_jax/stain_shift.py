@@ -102,7 +102,9 @@ def _scores(
                 name: {metric: scores.maps[name].compute(), "accuracy": evaluate.accuracy(scores)}
                 for name, scores in of_maps.items()
             }
-            logging.info("%.1f degrees  %s  %s", row["distance"], phase.title, row["scores"])
+            for name, found in row["scores"][phase.title].items():
+                told = "  ".join(f"{k} {v:.1f}" for k, v in found.items() if v is not None)
+                logging.info("%.1f degrees  %s  %s  %s", row["distance"], phase.title, name, told)
     return rows
 
 
