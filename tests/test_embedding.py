@@ -72,7 +72,7 @@ def test_far_clusters_stay_apart():
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"pip install 'wsol-jax\[figures\]'"):
+    with pytest.raises(ImportError, match=r"the extra 'figures' .*: pip install scikit-learn"):
         embedding.run(None, tmp_path)
 
 

@@ -118,6 +118,6 @@ def require_manifold() -> ModuleType:
         from sklearn import manifold
     except ImportError as error:
         raise ImportError(
-            f"--mode=embed needs scikit-learn ({error}): pip install 'wsol-jax[figures]'"
+            f"--mode=embed needs the extra 'figures' ({error}): pip install scikit-learn"
         ) from None
     return manifold

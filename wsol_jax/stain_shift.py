@@ -75,7 +75,7 @@ def run(
     }
     logbook.write_json(workdir / "stain_shift.json", numbers)
     with logbook.replacing(workdir / "stain_shift.svg") as scratch:
-        scratch.write_bytes(_figure(numbers["styles"], config.metric))
+        scratch.write_bytes(_figure(numbers["styles"], config))
     logging.info("stain shift: %s and .svg", workdir / "stain_shift.json")
     return numbers
 
@@ -108,9 +108,14 @@ def _scores(
     return rows
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
-    """A panel for each quantity, a line for each map of each phase."""
-    kinds = [(phase, name) for phase, maps in rows[0]["scores"].items() for name in maps]
+def _figure(rows: Sequence[Mapping[str, Any]], config: Any) -> bytes:
+    """A panel for each quantity, a line for each map of each phase, in the report's colours."""
+    metric, origin = config.metric, config.baseline.cam if config.baseline else None
+    kinds = [
+        (phase, name)
+        for phase, maps in rows[0]["scores"].items()
+        for name in sorted(maps, key=lambda name: name != origin)
+    ]
     names = [name for _, name in kinds]
     panels = {}
     for key, title in ((metric, map_kinds.VALIDATION[metric]), ("accuracy", "accuracy")):
