@@ -15,7 +15,6 @@ from scipy import stats
 
 from configs import tables as configs
 from wsol_jax import (
-    addresses,
     cells,
     experiment,
     logbook,
@@ -187,18 +186,6 @@ def test_a_run_is_another_one_when_its_numbers_would_be(
     assert bool(cells.origin(need, plan.shelf(tmp_path / "runs"))) == kept
 
 
-def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):
-    alone = small.tiny_phases()
-    alone.baseline.workdir = "gone"
-    for name, text in [("damaged", "{"), ("foreign", '{"method": 3}'), ("alone", alone.to_json())]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(text)
-    assert plan.shelf(tmp_path) == {}
-    assert "alone is passed over: gone, which it stands on, is not among these runs" in caplog.text
-    assert "damaged" in caplog.text
-    assert "foreign is passed over" in caplog.text
-
-
 def test_a_failing_run_is_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(experiment, "open_data", small.small_data)
     tried = []
@@ -241,27 +228,6 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, caplog):
 def test_unknown_tables_say_what_there_is():
     with pytest.raises(ValueError, match=r"unknown table 'pixelcam\.TABLE_99'; expected"):
         tables.table("pixelcam.TABLE_99")
-
-
-def test_numbers_without_seeds_are_dashes():
-    cell = typeset.Cell("layer_cam", "glas", "pxap", 75.1, remarks=("not run",))
-    text = typeset.markdown("Title", [cell], "")
-    assert f"| LayerCAM | {DASH} [a] | 75.1 | {DASH} |" in text
-    assert "- a: not run" in text
-
-
-def test_defaults_and_absent_options_have_one_address():
-    config = json.loads(small.tiny_phases().to_json())
-    versions = {"classifier": 1, "pixelcam": 1}
-    known = addresses.of_phases(config, versions, "data")
-    spelt = json.loads(json.dumps(config))
-    spelt["method"]["pixel_head"] = "linear"
-    del spelt["keep_aspect"]
-    assert addresses.of_phases(spelt, versions, "data") == known
-    spelt["method"]["pixel_head"] = "multi_layer"
-    other = addresses.of_phases(spelt, versions, "data")
-    assert other["baseline"] == known["baseline"]
-    assert other["pixelcam"] != known["pixelcam"]
 
 
 @pytest.fixture
@@ -378,9 +344,3 @@ def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):
     share = masks.mean((1, 2))
     assert found["f1_foreground"].mean == pytest.approx(100 * np.mean(2 * share / (1 + share)))
     assert (found["f1_background"].values, found["error"].values) == ((0.0,), ())
-
-
-def test_separability_has_two_digits():
-    cell = typeset.Cell("layer_cam", "glas", "j_all", 0.10, values=(0.097, 0.131))
-    text = typeset.markdown("Title", [cell], "")
-    assert "| 0.11 ± 0.02 (n=2) | 0.10 | +0.01 |" in text
