@@ -247,7 +247,7 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
     at_hand = plan.shelf(pathlib.Path(elsewhere.runs))
     for need in plan.needs(elsewhere):
         assert need.target.folder == "found/there"
-        tested = tables._transferred(need, at_hand, deadline=math.inf)
+        tested = tables._transferred(need, at_hand, math.inf, {})
         assert not tested.blocked
         for quantity in ("f1_foreground", "error"):
             own = cells._score(need._replace(target=None), cells.origin(need, at_hand), quantity)
@@ -255,19 +255,19 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
             assert score == pytest.approx(own, abs=1e-9)
     monkeypatch.setattr(trained, "phases", None)  # what is written is not made again
     for need in plan.needs(elsewhere):
-        assert not tables._transferred(need, at_hand, deadline=math.inf).blocked
+        assert not tables._transferred(need, at_hand, math.inf, {}).blocked
 
 
 def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
     need, at_hand = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs))
     folder = cells.origin(need, at_hand).run.folder
     transfer.path(folder, "elsewhere").unlink(missing_ok=True)
-    late = tables._transferred(need, at_hand, deadline=0.0)
+    late = tables._transferred(need, at_hand, 0.0, {})
     assert late.blocked == "not run: out of time"
     test = small.small_data().test
     more = test._replace(labels=test.labels + 1)
     monkeypatch.setattr(experiment, "open_split", lambda config, name: more)
-    told = tables._transferred(need, at_hand, deadline=math.inf).blocked
+    told = tables._transferred(need, at_hand, math.inf, {}).blocked
     assert told.startswith(
         "the test images of elsewhere have labels up to 2; expected those of the 2"
     )
@@ -318,6 +318,17 @@ def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkey
     assert taught.folder.name[-8:] == wanted[1].addresses[-1][:8] != usual.addresses[-1][:8]
 
 
+def test_a_finished_run_without_the_map_is_not_gone_on_with(written, monkeypatch):
+    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    folder, *_ = written
+    config = tiny_table(folder, seeds=(0,))
+    config.cells = (config.cells[0],)
+    config.cells[0].map = "layer_cam"  # which this classifier was not judged by
+    (job,) = plan.jobs(plan.needs(config), plan.shelf(folder / "runs"), folder / "runs")
+    assert job.run is None
+    assert not job.folder.exists()
+
+
 def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "open_data", small.small_data)
     folder, *_ = written
@@ -331,8 +342,13 @@ def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkey
     found = np.load(tmp_path / "run" / "cams.npz")["maps"]
     np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(found, np.load(taught / "cams.npz")["maps"])
+    config.baseline.workdir, config.baseline.cam_workdir = "", str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere is not a run"):
-        trained.first_phase(tmp_path / "nowhere")
+        train.run(config, tmp_path / "late")
+    config.baseline.cam_workdir, config.baseline.cam = str(other), "grad_cam"
+    with pytest.raises(ValueError, match="chose no checkpoint 'b_loc' of the map 'grad_cam'"):
+        train.run(config, tmp_path / "late")
+    assert not (tmp_path / "late").exists()  # told before the baseline is trained
 
 
 def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):

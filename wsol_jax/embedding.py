@@ -13,16 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from wsol_jax import (
-    augment,
-    experiment,
-    figures,
-    logbook,
-    published,
-    selection,
-    separability,
-    wording,
-)
+from wsol_jax import augment, experiment, figures, logbook, separability, trained, wording
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -36,25 +27,24 @@ def run(config: Any, workdir: pathlib.Path, image: str | None = None) -> pathlib
       image: name of a test image; the first with foreground and background unless given.
 
     Raises:
+      FileExistsError: the run is of another version of a method.
       ImportError: scikit-learn is not installed.
       FileNotFoundError: the run is not trained.
       ValueError: there is no such test image, or it has no pixel labels.
     """
     require_manifold()
-    method = experiment.build(config, config.method)
-    best = selection.Best(workdir / config.method.name)
-    checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
-    step = best.step(checkpoint, best.maps()[0])
+    phase = trained.phase(config, workdir, config)
+    step = phase.best.step(phase.checkpoint, phase.best.maps()[0])
     test = experiment.open_data(config).test
     batch = example(test, image)
-    variables = best.variables(step, experiment.initialize(config, method))
-    features, truth, logits = pixels(method, variables, batch)
-    named = wording.name_of(checkpoint)
+    variables = phase.best.variables(step, phase.like)
+    features, truth, logits = pixels(phase.method, variables, batch)
+    named = wording.name_of(phase.checkpoint)
     figure = figures.embedding_figure(
         embed(features, config.seed),
         truth == 1,
         logits,
-        title=f"{test.names[batch['index'][0]]}, epoch {best.epoch(step)}, {named}",
+        title=f"{test.names[batch['index'][0]]}, epoch {phase.best.epoch(step)}, {named}",
     )
     path = workdir / "embedding.svg"
     logbook.write_text(path, figure.decode())

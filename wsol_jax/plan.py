@@ -234,10 +234,10 @@ def _provide(config, address, name, at_hand, planned, folder):
     there = finished(address, name, at_hand)
     if there:
         return there.run.folder
-    if address not in planned and address in at_hand:
-        run = at_hand[address][0].run
-        job = Job(experiment.stored_config(run.folder), run.folder, run)
-        planned |= {a: job for a, row in at_hand.items() if row[0].run.folder == run.folder}
+    begun = next((found.run for found in at_hand.get(address, ()) if not found.run.metrics), None)
+    if address not in planned and begun:
+        job = Job(experiment.stored_config(begun.folder), begun.folder, begun)
+        planned |= {a: job for a, row in at_hand.items() if any(f.run is begun for f in row)}
     if address not in planned:
         planned[address] = Job(config, folder / _title(config, name, address))
     return planned[address].folder

@@ -18,6 +18,7 @@ from wsol_jax import (
     plan,
     published,
     report,
+    run_files,
     train,
     transfer,
     typeset,
@@ -55,7 +56,8 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     failed, deadline = _train(to_do, deadline)
     if to_do:
         at_hand = plan.shelf(folder)
-    tested = [_transferred(need, at_hand, deadline) for need in wanted]
+    opened: dict = {}
+    tested = [_transferred(need, at_hand, deadline, opened) for need in wanted]
     found, about = cells.of_table(known, tested, at_hand), provenance(tested, at_hand)
     output.mkdir(parents=True, exist_ok=True)
     for suffix, write in typeset.FORMATS.items():
@@ -116,18 +118,26 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
     return f"{len(runs)} runs, {spent} in all; {told}. Without (n=...) a number is of one seed."
 
 
-def _transferred(need, at_hand, deadline):
-    """A need whose run has been tested on the other data, or that says why it has not."""
+def _transferred(need, at_hand, deadline, opened):
+    """A need whose run has been tested on the other data, or that says why it has not.
+
+    What has been written of the same images is kept. `opened` has the splits that were, by target.
+    """
     found = cells.origin(need, at_hand)
     if not (need.target and found):
         return need
-    written = transfer.path(found.run.folder, need.target.name).is_file()
-    if time.monotonic() > deadline and not written:
-        return need._replace(blocked="not run: out of time")
+    folder, name, key = found.run.folder, need.target.name, need.target.to_json()
     try:
-        config = experiment.stored_config(found.run.folder)
-        split = transfer.open_target(config, need.target)
-        transfer.run(config, found.run.folder, need.target.name, split)
+        config = experiment.stored_config(folder)
+        if key not in opened:
+            split = transfer.open_target(config, need.target)
+            opened[key] = split, experiment.fingerprint({"test": split})
+        split, images = opened[key]
+        if run_files.read_json(transfer.path(folder, name)).get("fingerprint") == images:
+            return need
+        if time.monotonic() > deadline:
+            return need._replace(blocked="not run: out of time")
+        transfer.run(config, folder, name, split)
     except (OSError, ValueError) as error:
         return need._replace(blocked=str(error))
     return need

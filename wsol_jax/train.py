@@ -84,11 +84,12 @@ def run(
     """
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
-    for section in experiment.sections(
-        config
-    ):  # whatever is wrong with either phase is told before the first begins
+    # Whatever is wrong with either phase is told before the first begins.
+    for section in experiment.sections(config):
         parallel.check_batch(section.batch_size)
         method = experiment.build(config, section.method, engine.axis)
+    if config.baseline and config.baseline.cam_workdir:
+        _teacher(config.baseline)
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -257,13 +258,18 @@ def _phase(config, section, folder, start, engine, **keywords):
 def _second_phase(config, workdir, data, engine, baseline):
     """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
     best, section = selection.Best(baseline.folder), config.baseline
-    teacher = trained.Phase("baseline", baseline.evaluator, best, "", baseline.start)
-    if section.cam_workdir:
-        teacher = trained.first_phase(pathlib.Path(section.cam_workdir))
-    teacher = teacher._replace(checkpoint=section.cam_checkpoint)
+    own = (baseline.method, baseline.evaluator, best, section.cam_checkpoint, baseline.start)
+    teacher = _teacher(section) if section.cam_workdir else trained.Phase("baseline", *own)
     maps = _cams(workdir / "cams.npz", teacher, section.cam, data.seen)
     start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
     return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+
+
+def _teacher(section):
+    """The phase of another run that makes the CAMs; ValueError where it has no such map."""
+    teacher = trained.first_phase(pathlib.Path(section.cam_workdir))
+    teacher.best.step(section.cam_checkpoint, section.cam)
+    return teacher._replace(checkpoint=section.cam_checkpoint)
 
 
 def _cams(path, teacher, name, seen):

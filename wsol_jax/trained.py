@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 from wsol_jax import evaluate, experiment, published, selection
 from wsol_jax.data import splits
+from wsol_jax.method import Method
 
 
 class Phase(NamedTuple):
     """A trained phase; `title` is its name in `metrics.json`, `like` the model's variables."""
 
     title: str
+    method: Method
     evaluator: evaluate.Evaluator
     best: selection.Best
     checkpoint: str
@@ -34,22 +36,23 @@ def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
       FileExistsError: the run is of another version of a method.
       FileNotFoundError: a phase has not been trained.
     """
-    experiment.check_versions(workdir, experiment.versions(config))
-    return [_phase(config, workdir, section) for section in experiment.sections(config)]
+    return [phase(config, workdir, section) for section in experiment.sections(config)]
 
 
 def first_phase(workdir: pathlib.Path) -> Phase:
     """The first phase of the run at `workdir`, which knows its config; see `phases`."""
     config = experiment.stored_config(workdir)
+    return phase(config, workdir, experiment.sections(config)[0])
+
+
+def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
+    """The phase of a run that a section of its config describes; see `phases`."""
     experiment.check_versions(workdir, experiment.versions(config))
-    return _phase(config, workdir, experiment.sections(config)[0])
-
-
-def _phase(config, workdir, section):
     title, folder = section.method.name, workdir / section.method.name
     if section is config.baseline:
         title, folder = "baseline", experiment.baseline_folder(config, workdir)
     best, method = selection.Best(folder), experiment.build(config, section.method)
     checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
-    return Phase(title, evaluator, best, checkpoint, experiment.initialize(config, method))
+    like = experiment.initialize(config, method)
+    return Phase(title, method, evaluator, best, checkpoint, like)

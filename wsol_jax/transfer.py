@@ -8,7 +8,7 @@ import logging
 import pathlib
 from typing import Any
 
-from wsol_jax import evaluate, experiment, logbook, run_files, trained
+from wsol_jax import evaluate, experiment, logbook, trained
 from wsol_jax.data import splits
 
 
@@ -41,8 +41,7 @@ def path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> dict[str, Any]:
     """Scores every map of a finished run on other images, and writes them to `path`.
 
-    Maps are of the images' true class, at the checkpoint that the papers report. What has been
-    written of the same images is read, not made again.
+    Maps are of the images' true class, at the checkpoint that the papers report.
 
     Args:
       name: of the data set of the images.
@@ -50,10 +49,6 @@ def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> d
     Raises:
       FileExistsError, FileNotFoundError: see `trained.phases`.
     """
-    images = experiment.fingerprint({"test": split})
-    known = run_files.read_json(path(workdir, name))
-    if known.get("fingerprint") == images:
-        return known
     logging.info("%s on the %d test images of %s", workdir, split.size, name)
     found = {}
     for phase in trained.phases(config, workdir):
@@ -61,6 +56,7 @@ def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> d
         tested = {m: {"test": evaluate.summarize(s, m, None)} for m, s in scores.items()}
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}
+    images = experiment.fingerprint({"test": split})
     facts = {"data": name, "fingerprint": images, "record": logbook.record()}
     logbook.write_json(path(workdir, name), {**facts, "phases": found})
     return {**facts, "phases": found}
