@@ -36,6 +36,7 @@ from wsol_jax import (
     method,
     metrics,
     optimizer,
+    parallel,
     train,
 )
 from wsol_jax.data import pictures, sources
@@ -50,7 +51,10 @@ READOUTS = (
     ("inception_v3", "grad_cam_pp", "GradCAMPlusPlus"),
 )
 MEMORY_BATCH = 32
-PARTS = ("training", "against_torch", "readout", "evaluation", "pipeline", "cutting", "streaming")
+PARTS = (
+    *("training", "against_torch", "across_devices", "readout"),
+    *("evaluation", "pipeline", "cutting", "streaming"),
+)
 
 
 def main() -> None:
@@ -67,6 +71,7 @@ def main() -> None:
     parts = [
         (training,),
         *[(against_torch, encoder) for encoder in ENCODERS],
+        (across_devices, "deit_tiny_patch16_224"),
         *[(readout, *names) for names in READOUTS],
         (evaluation,),
         (pipeline,),
@@ -126,11 +131,33 @@ def against_torch(options, encoder):
         ),
     }
     for title, (ours, theirs) in pairs.items():
-        seconds = in_turns(options.rounds, ours=ours, theirs=theirs)
-        ratio = median_ratio(seconds["theirs"], seconds["ours"])
-        rates = [count / statistics.median(seconds[k]) for k in ("ours", "theirs")]
-        measured = f"{ratio:.2f} ({rates[0]:.1f} against {rates[1]:.1f} images/s)"
+        measured = compared(options.rounds, count, ours, theirs)
         yield f"{encoder}: {title}, batch {count}, speed over PyTorch's", measured, "1"
+
+
+def across_devices(options, encoder):
+    """The training step against PyTorch's, a CPU being one device for each core."""
+    title = f"{encoder}: training step, batch {options.readout_batch}, a device a core"
+    if not (has("torch") and has("timm")):
+        yield title, "not measured: torch or timm is not installed", ""
+        return
+    import bench_torch
+
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    batch = random_batch(options.readout_batch, options.size)
+    built, start = build("classifier", options.size, encoder)
+    ours = stepper(built, start, batch, options.size, jax.devices())
+    theirs = bench_torch.training_step(encoder, batch, options.size)
+    measured = compared(options.rounds, options.readout_batch, ours, theirs)
+    yield f"{title}, speed over PyTorch's", measured, "1"
+
+
+def compared(rounds, count, ours, theirs):
+    """The ratio of two speeds on `count` images, and both."""
+    seconds = in_turns(rounds, ours=ours, theirs=theirs)
+    ratio = median_ratio(seconds["theirs"], seconds["ours"])
+    rates = [count / statistics.median(seconds[k]) for k in ("ours", "theirs")]
+    return f"{ratio:.2f} ({rates[0]:.1f} against {rates[1]:.1f} images/s)"
 
 
 def readout(options, encoder, name, title):
@@ -258,16 +285,14 @@ def centre(batch, size, name="image"):
     return batch[name][:, :size, :size]
 
 
-def stepper(built, start, batch, size):
-    """A function that takes one training step and waits for it."""
-    options = cpu.compiler_options()
-    step = jax.jit(
-        train.make_step(built, transform(), size), donate_argnums=0, compiler_options=options
-    )
-    held = [jax.tree.map(jnp.copy, start)]
+def stepper(built, start, batch, size, devices=None):
+    """A function that takes one training step on some devices, or on one, and waits for it."""
+    engine = parallel.engine("jit", devices or jax.devices()[:1])
+    step = engine.compile(train.make_step(built, transform(), size))
+    held = [engine.place(jax.device_get(start))]
 
     def run():
-        held[0], losses = step(held[0], batch, jax.random.key(0))
+        held[0], losses = step(held[0], engine.feed(batch), jax.random.key(0))
         jax.block_until_ready((held[0], losses))
 
     return run
