@@ -45,9 +45,8 @@ def choose(
         return run
 
     long, _, length = variant.rpartition("/") if variant.endswith(SHORT) else (variant, "", "")
-    paper, _, title = table.partition(".")
     keys = {}
-    for row in getattr(getattr(published, paper), title).rows:
+    for row in published.table(table).rows:
         for one in data:
             key = "/".join([one, row] if len(data) > 1 else [row]).replace(" ", "")
             keys[key] = row, one
@@ -95,9 +94,8 @@ def t_tests(name: str, table: str, variant: str, encoder: str = "resnet50") -> C
     """
     if variant not in ("", SHORT):
         raise ValueError(f"unknown variant {variant!r}; have '' and {SHORT!r}")
-    paper, _, title = table.partition(".")
     cells = []
-    for row in getattr(getattr(published, paper), title).rows:
+    for row in published.table(table).rows:
         for data in DATA:
             for method in (row, f"{row}+pixelcam"):
                 run = common.row(name, encoder, f"{data}/{method}")
@@ -105,6 +103,37 @@ def t_tests(name: str, table: str, variant: str, encoder: str = "resnet50") -> C
     config = whole(name, table, cells)
     config.seeds = tuple(range(15))
     return config
+
+
+def costs(
+    name: str,
+    table: str,
+    variant: str,
+    run_of: Callable[[str], ConfigDict],
+    *,
+    seen: tuple[int, int],
+    mapped: tuple[int, int],
+) -> ConfigDict:
+    """A table of parameters and times on this machine, for `--mode=report`.
+
+    `batch_size` images are mapped at once, beside one alone, and `rounds` calls of each are timed.
+
+    Args:
+      variant: empty, or a row without spaces, for its run.
+      run_of: (row without spaces) -> its run.
+      seen, mapped: height and width of the image as the models see it, and of its map.
+    """
+    rows = {row.replace(" ", ""): row for row in published.table(table).rows}
+    if variant and variant not in rows:
+        raise ValueError(f"unknown row {variant!r}; have {list(rows)}")
+    runs = {key: run_of(key) for key in ([variant] if variant else rows)}
+    for key, run in runs.items():
+        run.name = f"{name}/{key}"
+    if variant:
+        return runs[variant]
+    cells = tuple(ConfigDict({"row": rows[key], "run": run}) for key, run in runs.items())
+    timed = {"seen": seen, "mapped": mapped, "batch_size": 8, "rounds": 10}
+    return ConfigDict({"name": name, "table": table, "cells": cells, **timed})
 
 
 def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:

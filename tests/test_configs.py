@@ -39,7 +39,7 @@ ROWS = {
 MAXMIN = {
     "maxmin_table1": maxmin.ROWS,
     "maxmin_table2": maxmin.ROWS,
-    "maxmin_table3": ["eem"],
+    "maxmin_table3": ["eem", "grad_cam"],
     "maxmin_table4": [
         *("wildcat", "foreground", "foreground+background,eem", "foreground+background,sem"),
         *(f"foreground+background,{name},sizeconstraints" for name in ("eem", "sem")),
@@ -65,8 +65,10 @@ def load(path):
     return module
 
 
-WHOLE = [path for path in FILES if "cells" in load(path).get_config()]  # tables of many runs
-CONFIGS = [path for path in FILES if path not in WHOLE]
+TABLES = [path for path in FILES if "cells" in load(path).get_config()]
+COSTS = [path for path in TABLES if "rounds" in load(path).get_config()]  # of untrained methods
+WHOLE = [path for path in TABLES if path not in COSTS]  # of many runs
+CONFIGS = [path for path in FILES if path not in TABLES]
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -165,7 +167,7 @@ def test_short_schedules_keep_their_decays_in_proportion():
 @pytest.mark.parametrize(
     ("table", "variant", "message"),
     [
-        ("maxmin_table3", "wildcam", r"unknown row glas/wildcam; expected DATA/METHOD .*'eem'"),
+        ("maxmin_table3", "wildcam", r"unknown row 'wildcam'; have \['pn'.*'eem'"),
         ("maxmin_table4", "foreground+kl", r"unknown row 'foreground\+kl'; have \['wildcat'"),
         ("maxmin_sweep", "eem/kappa=3", r"unknown setting 'eem/kappa=3'; expected .*'lambda'"),
     ],
@@ -181,8 +183,7 @@ def test_whole_tables_have_a_run_for_every_row(path, variant):
     module = load(path)
     config = module.get_config(variant)
     assert (ROOT / "configs" / f"{config.name}.py") == path
-    paper, _, title = config.table.partition(".")
-    known = getattr(getattr(published, paper), title)
+    known = published.table(config.table)
     rows = set(known.rows) - {"all_ones"}
     assert {cell.row for cell in config.cells} == rows
     for cell in config.cells:
@@ -195,6 +196,17 @@ def test_whole_tables_have_a_run_for_every_row(path, variant):
         assert any(column.startswith(f"{cell.data}/") for column in known.columns)
         tested_on = cell.target.name if cell.target else cell.run.data.name
         assert cell.data.rpartition("->")[2] == tested_on
+
+
+@pytest.mark.parametrize("path", COSTS, ids=lambda path: path.stem)
+def test_tables_of_costs_time_the_one_map_of_every_row(path):
+    module = load(path)
+    config = module.get_config()
+    assert (ROOT / "configs" / f"{config.name}.py") == path
+    assert [cell.row for cell in config.cells] == list(published.table(config.table).rows)
+    for cell in config.cells:
+        assert len(cell.run.method.get("readouts", ["one"])) == 1
+        assert module.get_config(cell.row.replace(" ", "")).to_json() == cell.run.to_json()
 
 
 def test_rows_of_the_ablations_differ_as_they_say():

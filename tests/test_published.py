@@ -13,6 +13,13 @@ TABLES = {
 }
 
 
+def test_tables_have_names():
+    assert published.table("maxmin.TABLE_3") is published.maxmin.TABLE_3
+    for unknown in ("pixelcam.TABLE_99", "pixelcam", "cam.TABLE_1", "pixelcam.Table"):
+        with pytest.raises(ValueError, match=rf"unknown table '{unknown}'; expected PAPER.TABLE"):
+            published.table(unknown)
+
+
 def test_lookup_joins_scores_rates_and_separability():
     row = published.lookup(data="glas", backbone="resnet50", method="layer_cam", pixelcam=True)
     rates = {"tp": 77.6, "fn": 22.4, "tn": 72.5, "fp": 27.5}

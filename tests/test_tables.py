@@ -225,11 +225,6 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, caplog):
     assert "0 of 4 finished; 4 to train: about 0s, 4 of unknown length" in caplog.text
 
 
-def test_unknown_tables_say_what_there_is():
-    with pytest.raises(ValueError, match=r"unknown table 'pixelcam\.TABLE_99'; expected"):
-        tables.table("pixelcam.TABLE_99")
-
-
 @pytest.fixture
 def elsewhere(written, monkeypatch):
     """The finished table, its runs tested on the images that they were tested on before."""

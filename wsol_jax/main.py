@@ -37,10 +37,12 @@ def _train():
 
 
 def _report():
-    from wsol_jax import tables
+    from wsol_jax import costs, tables
 
     config, workdir = _run()
-    if "cells" in config:
+    if "rounds" in config:
+        costs.run(config, workdir)
+    elif "cells" in config:
         tables.run(config, workdir)
     else:
         _write_report(workdir)

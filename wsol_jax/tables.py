@@ -44,7 +44,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     Raises:
       SystemExit: runs have failed; the table is written without them.
     """
-    known = table(config.table)
+    known = published.table(config.table)
     wanted, folder = plan.needs(config), pathlib.Path(config.runs)
     at_hand = plan.shelf(folder)
     to_do = plan.jobs(wanted, at_hand, folder)
@@ -59,27 +59,13 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     opened: dict = {}
     tested = [_transferred(need, at_hand, deadline, opened) for need in wanted]
     found, about = cells.of_table(known, tested, at_hand), provenance(tested, at_hand)
-    output.mkdir(parents=True, exist_ok=True)
-    for suffix, write in typeset.FORMATS.items():
-        logbook.write_text(output / f"table.{suffix}", write(known.source, found, about))
+    typeset.write(output, known.source, found, about)
     for data, picture in galleries.of_table(tested, at_hand).items():
         with logbook.replacing(output / f"gallery_{data}.png") as path:
             path.write_bytes(picture)
     logging.info("table: %s", output / "table.md")
     if failed:
         raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")
-    return found
-
-
-def table(name: str) -> published.Table:
-    """The published table that a config calls `name`, such as "pixelcam.TABLE_1"."""
-    paper, _, title = name.partition(".")
-    found = getattr(getattr(published, paper, None), title, None)
-    if not isinstance(found, published.Table):
-        raise ValueError(
-            f"unknown table {name!r}; expected PAPER.TABLE of wsol_jax.published, such as "
-            "'pixelcam.TABLE_1' or 'maxmin.TABLE_4'"
-        )
     return found
 
 

@@ -1,18 +1,21 @@
 """Tables as text: Markdown, CSV and LaTeX.
 
-Of each quantity a row has mean and deviation over the seeds, the published number, and the
-difference; remarks stand below, by letter.
+Of each quantity a row has mean and deviation over the seeds and, where the paper has any, the
+published number and the difference; remarks stand below, by letter.
 """
 
+import collections
 import csv
 import io
+import logging
+import pathlib
 import re
 import statistics
 import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wsol_jax import wording
+from wsol_jax import logbook, wording
 
 QUANTITIES = {
     "pxap": "PxAP",
@@ -22,8 +25,13 @@ QUANTITIES = {
     "f1_background": "F1\N{MINUS SIGN}",
     **{rate: f"{rate.upper()}*" for rate in ("tp", "fn", "tn", "fp")},
     **{f"j_{group}": f"J, {group}" for group in ("benign", "malignant", "metastatic", "all")},
+    "milliseconds": "ms, one image",
+    "milliseconds_batch": "ms an image of a batch",
+    "seconds": "s, one image",
+    "seconds_batch": "s an image of a batch",
 }
-DIGITS = {"j": 2}  # by what the quantity begins with; others have one
+DIGITS = {"j": 2, "parameters": 0, "seconds": 4}  # by its first word; other quantities have one
+UNLIKE = ("p", "milliseconds", "seconds")  # whose difference from the published one says nothing
 FIELDS = ("row", "data", "quantity", "seeds", "mean", "deviation", "paper", "remarks", "runs")
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -113,41 +121,58 @@ def as_csv(title: str, cells: Sequence[Cell], about: str) -> str:
 FORMATS = {"md": markdown, "csv": as_csv, "tex": latex}
 
 
+def write(folder: pathlib.Path, title: str, cells: Sequence[Cell], about: str) -> None:
+    """Writes table.md, table.csv and table.tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text_of in FORMATS.items():
+        logbook.write_text(folder / f"table.{suffix}", text_of(title, cells, about))
+    logging.info("table: %s", folder / "table.md")
+
+
 def _grid(cells):
     """Header, rows and remarks by their letters, all as text."""
-    columns = list(dict.fromkeys((cell.data, cell.quantity) for cell in cells))
+    compared = collections.defaultdict(bool)
+    for cell in cells:
+        compared[cell.data, cell.quantity] |= cell.paper is not None
     remarks = dict.fromkeys(remark for cell in cells for remark in cell.remarks)
     letters = dict(zip(remarks, _letters(), strict=False))
     header = [""]
-    for column in columns:
-        header += [_column(*column), "paper", "difference"]
+    for column, published in compared.items():
+        header += [_column(*column), "paper", "difference"][: _width(column[1], published)]
     placed = {(cell.row, cell.data, cell.quantity): cell for cell in cells}
     rows = []
     for row in dict.fromkeys(cell.row for cell in cells):
         texts = [row_title(row)]
-        for column in columns:
-            texts += _texts(placed[row, *column], letters)
+        for column, published in compared.items():
+            texts += _texts(placed[row, *column], letters)[: _width(column[1], published)]
         rows.append(texts)
     return header, rows, letters
+
+
+def _width(quantity, published):
+    """How many of our number, the paper's and the difference a quantity has."""
+    return (2 if quantity in UNLIKE else 3) if published else 1
 
 
 def _texts(cell, letters):
     """What a cell says: our number, the paper's, the difference."""
     marks = f" [{', '.join(letters[remark] for remark in cell.remarks)}]" if cell.remarks else ""
-    if cell.quantity == "p":
-        return [_exponent(cell.mean) + marks, _exponent(cell.paper), ""]
     digits = DIGITS.get(cell.quantity.partition("_")[0], 1)
-    ours = wording.number(cell.mean, digits)
+    ours = _shown(cell.mean, cell.quantity, digits)
     if cell.deviation is not None:
-        deviation = wording.number(cell.deviation, digits)
+        deviation = _shown(cell.deviation, cell.quantity, digits)
         ours += f" \N{PLUS-MINUS SIGN} {deviation} (n={len(cell.values)})"
     difference = wording.difference(cell.mean, cell.paper, digits)
-    paper = wording.number(cell.paper, digits)
+    paper = _shown(cell.paper, cell.quantity, digits)
     return [ours + marks, paper, wording.signed(difference, digits)]
 
 
-def _exponent(value):
-    return wording.number(None) if value is None else f"{value:.1e}"
+def _shown(value, quantity, digits):
+    if value is not None and quantity == "p":
+        return f"{value:.1e}"
+    if value is not None and quantity == "parameters":
+        return f"{value:,}"
+    return wording.number(value, digits)
 
 
 def row_title(key: str) -> str:
@@ -157,7 +182,7 @@ def row_title(key: str) -> str:
 
 def _column(data, quantity):
     names = " \N{RIGHTWARDS ARROW} ".join(map(wording.name_of, data.split("->")))
-    return f"{names} {QUANTITIES.get(quantity, quantity)}"
+    return f"{names} {QUANTITIES.get(quantity, quantity)}".lstrip()
 
 
 def _letters():

@@ -9,6 +9,18 @@ from wsol_jax.published.table import Table
 REPORTED = {"pxap": ("b_loc", "last"), "dice": ("b_cl", "b_loc")}
 
 
+def table(name: str) -> Table:
+    """A published table by paper and number, such as "pixelcam.TABLE_1"."""
+    paper, _, title = name.partition(".")
+    found = getattr({"pixelcam": pixelcam, "maxmin": maxmin}.get(paper), title, None)
+    if not isinstance(found, Table):
+        raise ValueError(
+            f"unknown table {name!r}; expected PAPER.TABLE of wsol_jax.published, such as "
+            "'pixelcam.TABLE_1' or 'maxmin.TABLE_4'"
+        )
+    return found
+
+
 def lookup(
     *, data: str, backbone: str, method: str, pixelcam: bool = False, negev: bool = False
 ) -> dict[str, float] | None:
