@@ -158,7 +158,8 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
     What all its runs share is set once: `--config.folders.glas=FOLDER`, and, where it is not to be
     as the rows have it, `--config.encoders.resnet50.weights.source=FILE`. `budget` is in hours of
     training, after which the table is written with what there is; `dry_run` shows the plan alone.
-    Finished runs are looked for under `runs`, where new ones are put too.
+    Finished runs are looked for under `runs`, where new ones are put too. Where runs are tested on
+    other data, `test_patches=500` takes so many of CAMELYON16's (see `camelyon16.drawn`).
     """
     runs = [one.run for one in cells]
     config = ConfigDict({"name": name, "table": table, "cells": tuple(cells)})
@@ -166,6 +167,8 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
     config.runs = "runs"
     config.budget = math.inf
     config.dry_run = False
+    if any(one.target for one in cells):
+        config.test_patches = config_dict.placeholder(int)
     config.folders = ConfigDict({r.data.name: r.data.folder for r in runs if "folder" in r.data})
     config.encoders = ConfigDict({run.backbone.name: _settings(run.backbone) for run in runs})
     return config

@@ -66,6 +66,33 @@ def test_examples_are_the_published_patches_in_order(few, folder, place):
             np.testing.assert_array_equal(read, expected)
 
 
+def test_a_few_test_patches_are_half_of_each_class_in_order(few, folder):
+    listed = few["test", "slide_disjoint"]
+    drawn = camelyon16.drawn(listed, 4)
+    assert sorted(patch.label for patch in drawn) == [0, 0, 1, 1]
+    assert [p for p in listed if p in drawn] == list(drawn)
+    assert camelyon16.drawn(listed, 4) == drawn
+    assert camelyon16.drawn(listed, 8) == listed
+    options = {"sizing": pictures.Sizing(32), "folder": folder, "test_patches": 4}
+    assert sources.open_split("camelyon16", "test", **options).names == tuple(p.name for p in drawn)
+    assert sources.open_split("camelyon16", "train", **options).size == len(
+        few["train", "slide_disjoint"]
+    )
+
+
+@pytest.mark.parametrize("count", [0, 3, 10])
+def test_test_patches_that_cannot_be_halved_are_refused(few, count):
+    message = rf"test_patches {count} cannot be half .*; expected an even number from 2 to 8"
+    with pytest.raises(ValueError, match=message):
+        camelyon16.drawn(few["test", "slide_disjoint"], count)
+
+
+def test_a_few_test_patches_are_served_from_memory_alone(folder):
+    options = {"sizing": pictures.Sizing(32), "folder": folder, "test_patches": 4}
+    with pytest.raises(ValueError, match=r"test_patches 4: TFDS serves all .* source 'memory'"):
+        sources.open_split("camelyon16", "test", source="tfds", **options)
+
+
 def test_no_validation_pixels_are_published_for_disjoint_slides(few, folder):
     options = {"sizing": pictures.Sizing(32), "folder": folder}
     assert camelyon16.examples("valpx", folder=folder) == ()

@@ -10,9 +10,11 @@ import shutil
 import numpy as np
 import pytest
 import small
+from ml_collections import ConfigDict
 from PIL import Image
 from scipy import stats
 
+from configs import common
 from configs import tables as configs
 from wsol_jax import (
     cells,
@@ -253,10 +255,23 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
         assert not tables._transferred(need, at_hand, math.inf, {}).blocked
 
 
+def test_a_few_patches_of_camelyon16_are_a_target_of_their_own(elsewhere):
+    elsewhere.test_patches = None
+    paths = []
+    for count in (None, 500):
+        elsewhere.test_patches = count
+        for cell in elsewhere.cells:
+            cell.target = common.camelyon16(ConfigDict()).data
+        target = plan.needs(elsewhere)[0].target
+        assert (target.source, target.test_patches) == ("memory" if count else "tfds", count)
+        paths.append(transfer.path(pathlib.Path(), target).name)
+    assert paths == ["on_camelyon16.json", "on_camelyon16_500.json"]
+
+
 def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
     need, at_hand = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs))
     folder = cells.origin(need, at_hand).run.folder
-    transfer.path(folder, "elsewhere").unlink(missing_ok=True)
+    transfer.path(folder, need.target).unlink(missing_ok=True)
     late = tables._transferred(need, at_hand, 0.0, {})
     assert late.blocked == "not run: out of time"
     test = small.small_data().test

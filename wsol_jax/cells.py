@@ -97,7 +97,7 @@ def _score(need, found, quantity):
     """A quantity on the test split, at the checkpoint that the paper reports."""
     results = found.maps[need.name]
     if need.target:
-        shifted = run_files.read_json(transfer.path(found.run.folder, need.target.name))
+        shifted = run_files.read_json(transfer.path(found.run.folder, need.target))
         results = at(shifted, "phases", found.phase, "maps", need.name) or {}
     reported = (results[c]["test"] for c in published.REPORTED[need.config.metric] if c in results)
     test = next(reported, {})
@@ -121,6 +121,8 @@ def _reductions(scored):
         record = phase.run.record
         weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
         found |= dict.fromkeys(record["notes"])
+        if need.target and need.target.get("test_patches"):
+            found[f"{need.target.test_patches} test patches, others than the paper's"] = None
         if (weights["source"] or "") != usual:
             found[f"weights: {weights['source'] or 'random'} in place of {usual}"] = None
         if weights.get("allow_missing"):

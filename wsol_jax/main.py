@@ -61,8 +61,8 @@ def _transfer():
 
     workdir = pathlib.Path(_WORKDIR.value)
     target, config = _CONFIG.value.data, _config_of(workdir)
-    transfer.run(config, workdir, target.name, transfer.open_target(config, target))
-    logging.info("scores: %s", transfer.path(workdir, target.name))
+    transfer.run(config, workdir, target, transfer.open_target(config, target))
+    logging.info("scores: %s", transfer.path(workdir, target))
 
 
 def _stain_shift():

@@ -159,6 +159,8 @@ def _target(cell, config):
         return None
     target = cell.target.copy_and_resolve_references()
     target.folder = config.folders.get(target.name, target.folder)
+    if target.name == "camelyon16" and config.get("test_patches") is not None:
+        target.update({"source": "memory", "test_patches": config.test_patches})
     return target
 
 

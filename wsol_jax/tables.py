@@ -112,18 +112,18 @@ def _transferred(need, at_hand, deadline, opened):
     found = cells.origin(need, at_hand)
     if not (need.target and found):
         return need
-    folder, name, key = found.run.folder, need.target.name, need.target.to_json()
+    folder, key = found.run.folder, need.target.to_json()
     try:
         config = experiment.stored_config(folder)
         if key not in opened:
             split = transfer.open_target(config, need.target)
             opened[key] = split, experiment.fingerprint({"test": split})
         split, images = opened[key]
-        if run_files.read_json(transfer.path(folder, name)).get("fingerprint") == images:
+        if run_files.read_json(transfer.path(folder, need.target)).get("fingerprint") == images:
             return need
         if time.monotonic() > deadline:
             return need._replace(blocked="not run: out of time")
-        transfer.run(config, folder, name, split)
+        transfer.run(config, folder, need.target, split)
     except (OSError, ValueError) as error:
         return need._replace(blocked=str(error))
     return need

@@ -33,23 +33,25 @@ def open_target(config: Any, target: Any) -> splits.Split:
     return split
 
 
-def path(workdir: pathlib.Path, name: str) -> pathlib.Path:
-    """Where a run's scores on the data called `name` are."""
-    return workdir / f"on_{name}.json"
+def path(workdir: pathlib.Path, target: Any) -> pathlib.Path:
+    """Where a run's scores on other data are, or on some of their test patches."""
+    some = target.get("test_patches")
+    return workdir / (f"on_{target.name}_{some}.json" if some else f"on_{target.name}.json")
 
 
-def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> dict[str, Any]:
+def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) -> dict[str, Any]:
     """Scores every map of a finished run on other images, and writes them to `path`.
 
     Maps are of the images' true class, at the checkpoint that the papers report.
 
     Args:
-      name: of the data set of the images.
+      target: section `data` of a config.
+      split: its test images, see `open_target`.
 
     Raises:
       FileExistsError, FileNotFoundError: see `trained.phases`.
     """
-    logging.info("%s on the %d test images of %s", workdir, split.size, name)
+    logging.info("%s on the %d test images of %s", workdir, split.size, target.name)
     found = {}
     for phase in trained.phases(config, workdir):
         (scores,) = phase.scores(split)
@@ -57,6 +59,6 @@ def run(config: Any, workdir: pathlib.Path, name: str, split: splits.Split) -> d
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}
     images = experiment.fingerprint({"test": split})
-    facts = {"data": name, "fingerprint": images, "record": logbook.record()}
-    logbook.write_json(path(workdir, name), {**facts, "phases": found})
+    facts = {"data": target.name, "fingerprint": images, "record": logbook.record()}
+    logbook.write_json(path(workdir, target), {**facts, "phases": found})
     return {**facts, "phases": found}

@@ -110,8 +110,13 @@ def _camelyon16(
     *,
     division: str = "slide_disjoint",
     folder: str | pathlib.Path = "data/camelyon16_p512",
+    test_patches: int | None = None,
 ) -> Camelyon16P512:
     choices.require("division", division, camelyon16.DIVISIONS)
+    if test_patches is not None:
+        raise ValueError(
+            f"test_patches {test_patches}: TFDS serves all patches of a split; take source 'memory'"
+        )
     builder = Camelyon16P512(config=division, data_dir=data_dir)
     if not builder.data_path.exists():
         for split in published_patches.SPLITS[division]:  # what lacks is said before TFDS starts

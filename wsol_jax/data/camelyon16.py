@@ -8,6 +8,9 @@ Imaging 2023, see `slides.published_patches`. They are cut from the public slide
 import csv
 import functools
 import pathlib
+from collections.abc import Sequence
+
+import numpy as np
 
 from wsol_jax import choices
 from wsol_jax.data import splits
@@ -22,21 +25,29 @@ Folder = str | pathlib.Path
 
 
 def examples(
-    split: str, *, division: str = "slide_disjoint", folder: Folder = "data/camelyon16_p512"
+    split: str,
+    *,
+    division: str = "slide_disjoint",
+    folder: Folder = "data/camelyon16_p512",
+    test_patches: int | None = None,
 ) -> tuple[splits.Example, ...]:
     """The examples of a split, all of them, in the published order; none of an unpublished one.
 
     Args:
       division: of the published patches into splits, see `published_patches.read`.
       folder: what `scripts/prepare_camelyon16.py` has made of the slides.
+      test_patches: so many of the test split, see `drawn`; all of them unless given.
 
     Raises:
+      ValueError: the test split has not so many patches of a class.
       FileNotFoundError: the folder lacks patches of the split; with how many, and what mends it.
     """
     choices.require("division", division, DIVISIONS)
     if split not in published_patches.SPLITS[division]:
         return ()
     listed = published_patches.read(split, division=division)
+    if split == "test" and test_patches is not None:
+        listed = drawn(listed, test_patches)
     rows = _manifest(pathlib.Path(folder))
     missing = [patch.slide for patch in listed if (patch.slide, patch.x, patch.y) not in rows]
     if missing:
@@ -50,6 +61,31 @@ def examples(
         read = functools.partial(shards.read, pathlib.Path(folder, "shards", row["shard"]), row)
         found.append(splits.Example(patch.name, patch.label, read))
     return tuple(found)
+
+
+def drawn(
+    listed: Sequence[published_patches.Patch], count: int
+) -> tuple[published_patches.Patch, ...]:
+    """So many patches of a list, half of each class, in its order; always the same ones.
+
+    PixelCAM followed its training by 500 test patches, whose list is not at hand: these are others.
+
+    Raises:
+      ValueError: `count` is not even, or there are not so many of a class.
+    """
+    labels = np.array([patch.label for patch in listed])
+    least = min(np.bincount(labels, minlength=len(CLASSES)))
+    if count % 2 or not 2 <= count <= 2 * least:
+        raise ValueError(
+            f"test_patches {count} cannot be half normal and half metastatic; expected an even "
+            f"number from 2 to {2 * least}"
+        )
+    random = np.random.default_rng(0)
+    halves = [
+        random.choice(np.flatnonzero(labels == label), count // 2, replace=False)
+        for label in range(len(CLASSES))
+    ]
+    return tuple(listed[i] for i in np.sort(np.concatenate(halves)))
 
 
 def _manifest(folder: pathlib.Path) -> dict[tuple[str, int, int], dict[str, str]]:

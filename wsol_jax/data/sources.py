@@ -33,8 +33,8 @@ def open_split(
         prepare the set on first use, and streams splits that are too large to keep, whose
         pictures then must have one shape.
       window: examples that are shuffled together.
-      options: of the data set, `folder`; `fold` for glas, `division` for camelyon16; `data_dir` for
-        tfds, which has no builder for folders of one's own.
+      options: of the data set, `folder`; `fold` for glas, `division` for camelyon16, and, from
+        memory, `test_patches`; `data_dir` for tfds, which has no builder for folders of one's own.
 
     Raises:
       ValueError, FileNotFoundError: before any work starts, saying what mends it.
