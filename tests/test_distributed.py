@@ -87,7 +87,8 @@ with parallel.first_process_first():
     results["later"] = shared.exists()
     shared.touch()
 try:
-    experiment.claim(pathlib.Path(folder) / f"host{jax.process_index()}", small.small_config())
+    with experiment.claim(pathlib.Path(folder, f"host{jax.process_index()}"), small.small_config()):
+        pass
 except FileNotFoundError as error:
     results["refused"] = str(error)
 np.savez(f"{folder}/{jax.process_count()}_{jax.process_index()}.npz", **results)

@@ -104,9 +104,33 @@ def test_runs_of_another_version_are_refused(tmp_path):
     config = small.small_config()
     (tmp_path / "record.json").write_text(json.dumps({"methods": {"pixelcam": 7}}))
     with pytest.raises(FileExistsError, match=r"version 7 of the method 'pixelcam'.*is version 1"):
-        experiment.claim(tmp_path, config)
+        claim(tmp_path, config)
     (tmp_path / "record.json").write_text("{}")  # of a run before there were versions
-    experiment.claim(tmp_path, config)
+    claim(tmp_path, config)
+
+
+def test_a_run_is_of_one_command_at_a_time(tmp_path):
+    config = small.small_config()
+    with experiment.claim(tmp_path, config):
+        with pytest.raises(BlockingIOError, match=rf"at work in {tmp_path}.* another --workdir"):
+            claim(tmp_path, config)
+        claim(tmp_path / "other", config)
+    claim(tmp_path, config)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), PermissionError("no flock")])
+def test_disks_without_locks_are_told(tmp_path, monkeypatch, caplog, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(experiment.filelock.FileLock, "acquire", refuse)
+    claim(tmp_path, small.small_config())
+    assert f"{tmp_path} is not locked against other commands: no flock" in caplog.text
+
+
+def claim(workdir, config):
+    with experiment.claim(workdir, config):
+        pass
 
 
 def test_the_fingerprint_is_of_names_labels_and_splits():
@@ -125,7 +149,7 @@ def test_the_fingerprint_is_of_names_labels_and_splits():
 
 def test_configs_of_earlier_runs_are_completed(tmp_path):
     config = small.two_phases()
-    experiment.claim(tmp_path, config)
+    claim(tmp_path, config)
     assert json.loads(experiment.stored_config(tmp_path).to_json()) == json.loads(config.to_json())
     known = json.loads((tmp_path / "config.json").read_text())
     for section, key in [("weights", "mean"), ("weights", "std"), ("baseline", "cam_workdir")]:
@@ -135,6 +159,6 @@ def test_configs_of_earlier_runs_are_completed(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(known))
     completed = json.loads(experiment.stored_config(tmp_path).to_json())
     assert completed == json.loads(config.to_json())
-    experiment.claim(tmp_path, config)  # it is the same run
+    claim(tmp_path, config)  # it is the same run
     with pytest.raises(FileNotFoundError, match="nothing is not a run"):
         experiment.stored_config(tmp_path / "nothing")

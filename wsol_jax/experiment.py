@@ -1,13 +1,15 @@
 """From a config to its parts: data, method, weights. The only translation from names to objects."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -198,10 +200,12 @@ def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, An
     }
 
 
-def claim(workdir: pathlib.Path, config: Any) -> None:
-    """Makes the folder of a run and writes its config there, where all processes must find it.
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: Any) -> Iterator[None]:
+    """Makes the folder of a run, keeps other commands out of it, and writes its config there.
 
     Raises:
+      BlockingIOError: another command is at work there.
       FileExistsError: the folder holds a run of another config, or of another version of a method;
         says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
@@ -217,15 +221,18 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
             )
     parallel.gather(True)  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
-    logbook.write_json(path, resolved)
-    parallel.gather(True)  # it is written before all look again
-    found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
-    without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
-    if without:
-        raise FileNotFoundError(
-            f"processes {without} do not find their config in {path}, where process 0 wrote its "
-            "own: start all with the same arguments, and a --workdir on a disk that they share"
-        )
+    with _locked(workdir):
+        logbook.write_json(path, resolved)
+        parallel.gather(True)  # it is written before all look again
+        found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
+        without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
+        if without:
+            raise FileNotFoundError(
+                f"processes {without} do not find their config in {path}, where process 0 wrote "
+                "its own: start all with the same arguments, and a --workdir on a disk that they "
+                "share"
+            )
+        yield
 
 
 def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
@@ -293,6 +300,28 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 def keywords(section: Any) -> dict[str, Any]:
     """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
+
+
+@contextlib.contextmanager
+def _locked(workdir):
+    """Process 0 holds the lock, which the system frees however the process ends."""
+    lock, free = filelock.FileLock(workdir / ".lock"), True
+    if jax.process_index() == 0:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            free = False
+        except (NotImplementedError, OSError) as error:  # some shared disks have no locks
+            logging.warning("%s is not locked against other commands: %s", workdir, error)
+    if not all(parallel.gather(free)):
+        raise BlockingIOError(
+            f"another command is at work in {workdir}: wait until it ends, or pass another "
+            "--workdir"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _differences(old, new, prefix=""):

@@ -97,32 +97,32 @@ def run(
             f"{config.data.name} has one; expected some, or a method that learns from image labels"
         )
     weights, facts = experiment.pretrained(config, method, data)
-    experiment.claim(workdir, config)
-    path = workdir / "record.json"
-    record = logbook.record(
-        path,
-        config=config.name,
-        seed=config.seed,
-        weights=facts,
-        notes=config.notes,
-        methods=experiment.versions(config),
-        data=experiment.fingerprint(data._asdict()),
-    )
-    logbook.write_json(path, record)
-    if config.baseline:
-        folder = experiment.baseline_folder(config, workdir)
-        baseline = _phase(config, config.baseline, folder, weights, engine)
-        if train and not config.baseline.workdir:
-            fit(baseline, config, data, engine, deadline)
-        phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
-    else:
-        phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
-    if train:
-        fit(phases[-1], config, data, engine, deadline)
-    numbers = results.collect(config, workdir, data, phases)
-    record["seconds"] = round(time.monotonic() - began, 1)
-    logbook.write_json(path, record)
-    return numbers
+    with experiment.claim(workdir, config):
+        path = workdir / "record.json"
+        record = logbook.record(
+            path,
+            config=config.name,
+            seed=config.seed,
+            weights=facts,
+            notes=config.notes,
+            methods=experiment.versions(config),
+            data=experiment.fingerprint(data._asdict()),
+        )
+        logbook.write_json(path, record)
+        if config.baseline:
+            folder = experiment.baseline_folder(config, workdir)
+            baseline = _phase(config, config.baseline, folder, weights, engine)
+            if train and not config.baseline.workdir:
+                fit(baseline, config, data, engine, deadline)
+            phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
+        else:
+            phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
+        if train:
+            fit(phases[-1], config, data, engine, deadline)
+        numbers = results.collect(config, workdir, data, phases)
+        record["seconds"] = round(time.monotonic() - began, 1)
+        logbook.write_json(path, record)
+        return numbers
 
 
 def fit(
