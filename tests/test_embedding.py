@@ -81,10 +81,11 @@ def test_the_figure_has_every_pixel_in_its_colour(panels):
     rng = np.random.default_rng(0)
     points, logits = rng.standard_normal((2, 12, 2))
     foreground = np.arange(12) < 5
-    options = {"logits": logits} if panels == 2 else {}
-    drawn = figures.embedding_figure(points, foreground, title="testA_1", **options).decode()
+    image = figures.Embedded(points, foreground, logits if panels == 2 else None)
+    several = {"testA_1": image, "testA_2": image}
+    drawn = figures.embedding_figure(several, title="epoch 3").decode()
     for color, count in zip(figures.LIGHT.maps, (7, 5), strict=False):
         uses = [e for e in ElementTree.fromstring(drawn).iter() if e.tag.endswith("use")]
         marks = [e for e in uses if color in e.get("style", "")]
-        assert len(marks) == panels * count
-    assert "testA_1" in drawn
+        assert len(marks) == 2 * panels * count
+    assert all(title in drawn for title in ("testA_1", "testA_2", "epoch 3"))

@@ -22,15 +22,14 @@ def config_of():
     return config
 
 
-def data_of(config, *, annotated=True):
+def stained(*, annotated=True):
     """Five stained test images with the squares of masks, the third one blank."""
     images = [tissue(seed, side=small.SIZE) for seed in range(5)]
     images[2][:] = 255
     masks = small.squares(5, 0)["mask"][:, : small.SIZE, : small.SIZE]
     masks = masks if annotated else np.full_like(masks, splits.UNANNOTATED)
     labels, names = np.arange(5, dtype=np.int32) % 2, tuple("vwxyz")
-    test = memory.serve(names, labels, zip(images, masks, strict=True), window=5)
-    return small.small_data(config)._replace(test=test)
+    return memory.serve(names, labels, zip(images, masks, strict=True), window=5)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def references(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _stained_data(monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", data_of)
+    monkeypatch.setattr(experiment, "open_split", lambda config, name: stained())
 
 
 def scores_of(run, config, split):
@@ -94,7 +93,7 @@ def test_scores_are_those_of_the_restained_images(run, references):
     assert 0 == distances[0] < distances[1] < distances[2]
     assert found["unchanged"] == ["x"]
     assert found["checkpoints"] == {"baseline": "b_loc", "pixelcam": "b_loc"}
-    test = data_of(config).test
+    test = stained()
     assert found["styles"][0]["scores"] == scores_of(run, config, test)
     reference = stain_styles.square(references / "d.png", small.SIZE)
     expected = scores_of(run, config, stain_styles.restained(test, reference, "macenko"))
@@ -123,6 +122,7 @@ def test_bad_input_is_told_before_anything_is_scored(run, references, tmp_path, 
     ):
         with pytest.raises(error, match=message):
             stain_shift.run(config, *arguments)
-    monkeypatch.setattr(experiment, "open_data", lambda c: data_of(c, annotated=False))
+    unknown = stained(annotated=False)
+    monkeypatch.setattr(experiment, "open_split", lambda config, name: unknown)
     with pytest.raises(ValueError, match="images of squares have no pixel labels"):
         stain_shift.run(config, run, references, 2, "macenko")

@@ -1,10 +1,11 @@
-"""The pixel features of one test image in the plane, by t-SNE, and the pixel classifier's logits.
+"""The pixel features of test images in the plane, by t-SNE, and the pixel classifier's logits.
 
 After figures 19 to 24 of PixelCAM: whether foreground and background part in the encoder's
 features, and, where the method has a pixel classifier, how that tells them apart.
 """
 
 import pathlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,11 +21,11 @@ from wsol_jax.method import Method
 PERPLEXITY = 30.0  # scikit-learn's own, as in the authors' scripts
 
 
-def run(config: Any, workdir: pathlib.Path, image: str | None = None) -> pathlib.Path:
+def run(config: Any, workdir: pathlib.Path, images: Sequence[str] = ()) -> pathlib.Path:
     """Writes `embedding.svg`, of the checkpoint that the papers report, and returns its path.
 
     Args:
-      image: name of a test image; the first with foreground and background unless given.
+      images: names of test images; the first with foreground and background unless given.
 
     Raises:
       FileExistsError: the run is of another version of a method.
@@ -35,17 +36,16 @@ def run(config: Any, workdir: pathlib.Path, image: str | None = None) -> pathlib
     require_manifold()
     phase = trained.phase(config, workdir, config)
     step = phase.best.step(phase.checkpoint, phase.best.maps()[0])
-    test = experiment.open_data(config).test
-    batch = example(test, image)
+    test = experiment.open_split(config, "test")
+    batches = [example(test, name) for name in images or (None,)]
     variables = phase.best.variables(step, phase.like)
-    features, truth, logits = pixels(phase.method, variables, batch)
-    named = wording.name_of(phase.checkpoint)
-    figure = figures.embedding_figure(
-        embed(features, config.seed),
-        truth == 1,
-        logits,
-        title=f"{test.names[batch['index'][0]]}, epoch {phase.best.epoch(step)}, {named}",
-    )
+    embedded = {}
+    for batch in batches:
+        features, truth, logits = pixels(phase.method, variables, batch)
+        place = embed(features, config.seed)
+        embedded[test.names[batch["index"][0]]] = figures.Embedded(place, truth == 1, logits)
+    title = f"epoch {phase.best.epoch(step)}, {wording.name_of(phase.checkpoint)}"
+    figure = figures.embedding_figure(embedded, title=title)
     path = workdir / "embedding.svg"
     logbook.write_text(path, figure.decode())
     return path

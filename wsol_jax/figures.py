@@ -180,34 +180,47 @@ def separability_figure(histograms: Sequence[Line], *, theme: Theme = LIGHT) -> 
     return _encode(figure, "svg")
 
 
+class Embedded(NamedTuple):
+    """The pixels of an image in the plane, which of them are foreground, and their logits."""
+
+    points: Float[np.ndarray, "n 2"]
+    foreground: Bool[np.ndarray, "n"]
+    logits: Float[np.ndarray, "n 2"] | None = None
+
+
 def embedding_figure(
-    points: Float[np.ndarray, "n 2"],
-    foreground: Bool[np.ndarray, "n"],
-    logits: Float[np.ndarray, "n 2"] | None = None,
-    *,
-    title: str,
-    theme: Theme = LIGHT,
+    embedded: Mapping[str, Embedded], *, title: str, theme: Theme = LIGHT
 ) -> bytes:
-    """Embedded pixel features and, below, the same pixels' logits, coloured by truth, as an SVG."""
-    shown = {"features, t-SNE": points}
-    if logits is not None:
-        shown["logits of the pixel classifier"] = logits
-    figure = _figure(width=5, height=4.6 * len(shown))
-    axes = figure.subplots(len(shown), squeeze=False)[:, 0]
+    """A column for each image: its embedded pixel features and, below, the same pixels' logits.
+
+    Args:
+      embedded: by the title of the image; logits of all of them, or of none.
+
+    Returns:
+      An SVG, the pixels coloured by truth.
+    """
+    below = any(image.logits is not None for image in embedded.values())
+    figure = _figure(width=5 * len(embedded), height=4.6 * (1 + below))
+    axes = figure.subplots(1 + below, len(embedded), squeeze=False)
     figure.suptitle(title, color=theme.ink)
     colors = np.array([_color(theme, 0), _color(theme, 1)])
-    for axis, (name, places) in zip(axes, shown.items(), strict=True):
-        _clean(axis, theme)
-        axis.set_title(name, color=theme.muted, fontsize="medium")
+    for column, (name, image) in zip(axes.T, embedded.items(), strict=True):
         # All pixels in one order, so that no class lies on top.
-        axis.scatter(*places.T, s=14, c=colors[foreground.astype(int)], alpha=0.6, linewidths=0)
-    axes[0].set(xticks=[], yticks=[])
+        dots = {"s": 14, "c": colors[image.foreground.astype(int)], "alpha": 0.6, "linewidths": 0}
+        shown = {f"{name}: features, t-SNE": image.points}
+        if below:
+            shown["logits of the pixel classifier"] = image.logits
+        for axis, (what, places) in zip(column, shown.items(), strict=True):
+            _clean(axis, theme)
+            axis.set_title(what, color=theme.muted, fontsize="medium")
+            axis.scatter(*places.T, **dots)
+        column[0].set(xticks=[], yticks=[])
+        if below:
+            column[1].set(xlabel="background", ylabel="foreground")
     for side, name, color in zip(
         ("left", "right"), ("background", "foreground"), colors, strict=True
     ):
-        axes[0].set_title(name, loc=side, color=color, weight="bold", fontsize="medium")
-    if logits is not None:
-        axes[1].set(xlabel="background", ylabel="foreground")
+        axes[0, 0].set_title(name, loc=side, color=color, weight="bold", fontsize="medium")
     return _encode(figure, "svg")
 
 

@@ -43,7 +43,7 @@ THEMES = {"light": figures.LIGHT, "dark": figures.DARK}
 GALLERY_SIZE = 8
 DRAWINGS = {  # that other modes leave in the folder of a run
     "stain_shift.svg": "Scores of the test images in other stains",
-    "embedding.svg": "Pixel features of a test image",
+    "embedding.svg": "Pixel features of test images",
 }
 
 

@@ -54,7 +54,7 @@ def run(
     """
     choices.require("restaining", restaining, stain_styles.RESTAINING)
     paths, phases = _listed(images), trained.phases(config, workdir)
-    test = experiment.open_data(config).test
+    test = experiment.open_split(config, "test")
     if not splits.is_annotated(test):
         raise ValueError(
             f"the test images of {config.data.name} have no pixel labels to score maps by; pass "
