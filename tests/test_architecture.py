@@ -12,7 +12,7 @@ LAYERS = [
     {"tables", "stain_shift"},
     {"galleries"},
     {"cells"},
-    {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
+    {"train", "predict", "report", "evaluate_maps", "transfer", "embedding", "costs"},
     {"results", "trained", "stain_styles"},
     {"selection", "pseudo_labels", "plan"},
     {"evaluate", "experiment", "addresses", "map_files", "map_scores"},

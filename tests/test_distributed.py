@@ -220,7 +220,7 @@ def test_the_first_process_leaves_what_one_alone_would(runs):
     folder, _ = runs
     names = {path.name for path in (folder / "by_two").iterdir()}
     assert names == {path.name for path in (folder / "whole").iterdir()}
-    assert names >= {"metrics.json", "report.html", "gallery.npz", "cams.npz"}
+    assert names >= {"metrics.json", "report.html", "gallery.npz", "cams.npy"}
     records = [
         json.loads((folder / run / "record.json").read_text()) for run in ("by_two", "by_one")
     ]

@@ -106,7 +106,22 @@ def test_pseudo_labels_are_true_class_maps_in_the_order_of_the_split(trained, tm
     _, expected = built.localize(variables, image, jnp.asarray(batch["label"]))
     np.testing.assert_allclose(maps, expected["grad_cam"], atol=2e-3)
     origin = {"map": "grad_cam", "step": 3}
-    pseudo_labels.save(tmp_path / "cams.npz", maps, origin)
-    np.testing.assert_array_equal(pseudo_labels.load(tmp_path / "cams.npz", origin), maps)
-    assert pseudo_labels.load(tmp_path / "cams.npz", {**origin, "step": 4}) is None
-    assert pseudo_labels.load(tmp_path / "absent.npz", origin) is None
+    assert pseudo_labels.load(tmp_path / "cams.npy", origin) is None
+    pseudo_labels.save(tmp_path / "cams.npy", maps, origin)
+    np.testing.assert_array_equal(pseudo_labels.load(tmp_path / "cams.npy", origin), maps)
+    assert isinstance(pseudo_labels.load(tmp_path / "cams.npy", origin), np.memmap)
+    assert pseudo_labels.load(tmp_path / "cams.npy", {**origin, "step": 4}) is None
+
+
+def test_maps_that_were_not_wholly_written_are_not_taken(tmp_path, monkeypatch):
+    maps, origin = np.ones((2, 3, 3), np.float16), {"map": "cam", "step": 3}
+    pseudo_labels.save(tmp_path / "cams.npy", maps, origin)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        pseudo_labels.save(tmp_path / "cams.npy", 0 * maps, {**origin, "step": 4})
+    for step in (3, 4):
+        assert pseudo_labels.load(tmp_path / "cams.npy", {**origin, "step": step}) is None

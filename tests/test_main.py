@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
 def test_trains_evaluates_and_reports_without_tensorflow(trained):
     present = {path.name for path in trained.iterdir()}
     assert present >= {
-        *("config.json", "record.json", "metrics.json", "report.html", "gallery.npz", "cams.npz"),
+        *("config.json", "record.json", "metrics.json", "report.html", "gallery.npz", "cams.npy"),
         *("baseline", "pixelcam"),
     }
 

@@ -348,10 +348,10 @@ def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkey
     config.epochs, config.baseline.workdir = 1, run_files.read_config(taught)["baseline"]["workdir"]
     config.baseline.cam_workdir = str(other)
     train.run(config, tmp_path / "run")
-    expected = np.load(next(folder.glob("runs/*_cam+pixelcam_seed1*")) / "cams.npz")["maps"]
-    found = np.load(tmp_path / "run" / "cams.npz")["maps"]
+    expected = np.load(next(folder.glob("runs/*_cam+pixelcam_seed1*")) / "cams.npy")
+    found = np.load(tmp_path / "run" / "cams.npy")
     np.testing.assert_array_equal(found, expected)
-    assert not np.array_equal(found, np.load(taught / "cams.npz")["maps"])
+    assert not np.array_equal(found, np.load(taught / "cams.npy"))
     config.baseline.workdir, config.baseline.cam_workdir = "", str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere is not a run"):
         train.run(config, tmp_path / "late")

@@ -1,6 +1,6 @@
 """The CAMs a pixel classifier learns from: a trained model's true-class maps of the training set.
 
-They are kept at feature resolution in float16, about 1.6 kB an image, in one array.
+They are kept at feature resolution in float16, about 1.6 kB an image, in one array on the disk.
 """
 
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16
 
-from wsol_jax import evaluate, logbook
+from wsol_jax import evaluate, logbook, run_files
 from wsol_jax.data import splits
 
 
@@ -26,17 +26,26 @@ def cams(
 
 
 def save(path: pathlib.Path, maps: Float16[np.ndarray, "n h w"], origin: dict[str, Any]) -> None:
-    """Writes the maps and where they come from, whole or not at all."""
+    """Writes the maps and, into a JSON file beside them, where they come from.
+
+    That comes last: maps without it are not taken for whole.
+    """
+    logbook.write_json(_told(path), {})  # which is not what earlier maps were
     with logbook.replacing(path) as scratch, scratch.open("wb") as file:
-        np.savez(file, maps=maps, origin=np.array(repr(sorted(origin.items()))))
+        np.save(file, maps)
+    logbook.write_json(_told(path), origin)
 
 
-def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.ndarray, "n h w"] | None:
-    """Maps saved with this very origin, or None."""
-    if not path.is_file():
+def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.memmap, "n h w"] | None:
+    """Maps saved with this very origin, read from the disk as they are used, or None."""
+    found = run_files.read_json(_told(path))
+    if not found:
         return None
-    stored = np.load(path)
-    if str(stored["origin"]) != repr(sorted(origin.items())):
+    if found != origin:
         logging.info("%s was made from another checkpoint or set; making it anew", path)
         return None
-    return stored["maps"]
+    return np.load(path, mmap_mode="r")
+
+
+def _told(path):
+    return path.with_suffix(".json")

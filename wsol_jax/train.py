@@ -260,7 +260,7 @@ def _second_phase(config, workdir, data, engine, baseline):
     best, section = selection.Best(baseline.folder), config.baseline
     own = (baseline.method, baseline.evaluator, best, section.cam_checkpoint, baseline.start)
     teacher = _teacher(section) if section.cam_workdir else trained.Phase("baseline", *own)
-    maps = _cams(workdir / "cams.npz", teacher, section.cam, data.seen)
+    maps = _cams(workdir / "cams.npy", teacher, section.cam, data.seen)
     start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
     return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
 
