@@ -13,8 +13,9 @@ import numpy as np
 import processes
 import pytest
 import slide_factory
+from PIL import Image
 
-from wsol_jax.slides import annotations, patches, prepare, shards
+from wsol_jax.slides import annotations, patches, prepare, shards, tissue
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "prepare_camelyon16.py"
 OPTIONS = {"mode": "sample", "normal_patches": 2}
@@ -79,6 +80,27 @@ def test_manifest_tells_of_every_patch(slides, finished):
         np.testing.assert_array_equal(image, patch.image)
         np.testing.assert_array_equal(mask, patch.mask)
     assert rows(finished / "rejected.csv") == []
+
+
+def test_every_slide_has_a_picture(slides, finished, tmp_path, monkeypatch, caplog):
+    names = [f"{row['slide']}.png" for row in rows(finished / "manifest.csv")]
+    pictures = {file.name: file for file in (finished / "pictures").iterdir()}
+    assert set(pictures) == set(names)
+    with Image.open(pictures["c.png"]) as picture:
+        assert np.all(np.asarray(picture) == tissue.FRAME, axis=-1).any()
+    again = functools.partial(prepare.prepare, slides, tmp_path, annotations=slides, **OPTIONS)
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tissue, "write_picture", fail)
+        assert again() == ()  # the patches are there all the same
+    assert "no picture of a: disk full" in caplog.text
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "shards").iterdir()}
+    assert again() == ()
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "shards").iterdir()}
+    assert files(tmp_path) == files(finished)
 
 
 def test_two_workers_give_the_same_bytes_even_when_one_was_killed(

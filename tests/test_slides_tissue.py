@@ -117,6 +117,17 @@ def test_picture_outlines_the_tissue(tmp_path, canvas):
     assert share == pytest.approx(np.mean(np.any(canvas != slide_factory.GLASS, axis=-1)), abs=0.01)
 
 
+def test_picture_frames_windows_where_they_lie(tmp_path, canvas):
+    slide = reader.open_slide(slide_factory.write(tmp_path / "slide.tif", canvas))
+    side = max(slide.size) // 2
+    tissue.write_picture(slide, tmp_path / "tissue.png", windows=[(200, 100, 80, 60)], side=side)
+    with Image.open(tmp_path / "tissue.png") as picture:
+        framed = np.argwhere(np.all(np.asarray(picture) == tissue.FRAME, axis=-1))
+    assert framed.min(axis=0).tolist() == [50, 100]
+    assert framed.max(axis=0).tolist() == [79, 139]
+    assert len(framed) == 2 * (30 + 40) - 4
+
+
 def test_outline_is_the_rim_inside_of_the_mask():
     mask = np.zeros((6, 7), bool)
     mask[1:5, 1:6] = True

@@ -6,6 +6,7 @@ the shards that lie there at the end.
 
 OUTPUT/run.json       what was asked for
 OUTPUT/shards/*.zip   the patches of a slide, see `shards`
+OUTPUT/pictures/*.png the slide, small, its tissue outlined and its patches framed
 OUTPUT/failed/*.txt   why a slide has none
 OUTPUT/manifest.csv   every patch, ordered by slide
 OUTPUT/rejected.csv   every slide without patches, with the reason
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsol_jax import choices
-from wsol_jax.slides import patches, reader, shards
+from wsol_jax.slides import patches, reader, shards, tissue
 
 MODES = {"recut": patches.recut, "sample": patches.sample}
 RUNNERS = ("local", "beam")
@@ -103,20 +104,35 @@ def find(slides: Folder, annotations: Folder | None = None) -> tuple[patches.Sou
 def cut(
     source: patches.Source, *, output: pathlib.Path, mode: str, options: Mapping[str, Any]
 ) -> None:
-    """Leaves the shard of a slide, or the reason why there is none.
+    """Leaves the shard of a slide and its picture, or the reason why there is none.
 
     A shard stays as it is if its slide and annotation are still those that it was cut from.
     """
     shard, failed = _shard(output, source.name), _failed(output, source.name)
+    picture = output / "pictures" / f"{source.name}.png"
     try:
         slide = _told(source)
-        if _is_done(shard, slide):
-            return
-        shards.write(shard, slide, MODES[mode](source, **options))
+        if not _is_done(shard, slide):
+            picture.unlink(missing_ok=True)  # of the slide as it was, like the shard
+            shards.write(shard, slide, MODES[mode](source, **options))
         failed.unlink(missing_ok=True)
+        if not picture.is_file():
+            _draw(source, shard, picture)
     except (ValueError, OSError, MemoryError) as error:
-        shard.unlink(missing_ok=True)  # of the slide as it was
+        shard.unlink(missing_ok=True)
         failed.write_text(str(error) or type(error).__name__)
+
+
+def _draw(source: patches.Source, shard: pathlib.Path, picture: pathlib.Path) -> None:
+    """The slide with its tissue and the patches of its shard, which can do without a picture."""
+    side, partial = patches.SIDE, _partial(picture)
+    windows = [(p["x"], p["y"], side, side) for p in shards.contents(shard)["patches"]]
+    try:
+        tissue.write_picture(reader.open_slide(source.file), partial, windows=windows)
+        partial.replace(picture)
+    except (ValueError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        logging.warning("no picture of %s: %s", source.name, error)
 
 
 def _by_name(folder: pathlib.Path, suffixes: Sequence[str], kind: str) -> dict[str, pathlib.Path]:
@@ -182,7 +198,7 @@ def _claimed(output: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
             f"the output folder {output} has files and no run.json, so that no run made it; name "
             "an empty or new folder"
         )
-    for folder in ("shards", "failed"):
+    for folder in ("shards", "pictures", "failed"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     _write(record, json.dumps(asked))
     for partial in (output / "shards").glob(f"*{shards.PARTIAL}"):

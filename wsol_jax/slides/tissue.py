@@ -6,12 +6,14 @@ more saturated than Otsu's threshold, and not black:
 Ink of a pen passes for tissue, as in the published patches; the picture shows it.
 """
 
+import math
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from wsol_jax.slides import reader
 
@@ -24,7 +26,7 @@ BINS = 256
 # nearer than this (of 255 grey levels; of the range [0, 1] of saturation) are no contrast.
 CONTRAST, SATURATION_CONTRAST = 10.0, 0.04
 GLASS, GLASS_SATURATION = 220.0, 0.05  # thresholds in their place: glass is bright and colourless
-OUTLINE = (0, 160, 60)
+OUTLINE, FRAME = (0, 160, 60), (200, 60, 0)
 
 RGB = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
@@ -96,15 +98,27 @@ def otsu(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
     return float(levels[best]), float(distance[best])
 
 
-def write_picture(slide: reader.Slide, file: str | pathlib.Path, *, side: int = 1024) -> float:
+def write_picture(
+    slide: reader.Slide,
+    file: str | pathlib.Path,
+    *,
+    windows: Iterable[tuple[int, int, int, int]] = (),
+    side: int = 1024,
+) -> float:
     """Writes a PNG of the whole slide with its tissue outlined; returns the share of tissue.
 
     Args:
+      windows: left, top, width and height, in level-0 pixels, of what is framed in it.
       side: pixels of the picture's longer side.
     """
-    rgb, _ = reader.overview(slide, side=side)
+    rgb, downsample = reader.overview(slide, side=side)
     found = tissue(rgb)
-    Image.fromarray(outlined(rgb, found)).save(file, format="PNG")
+    picture = Image.fromarray(outlined(rgb, found))
+    draw = ImageDraw.Draw(picture)
+    for left, top, width, height in windows:
+        corners = left, top, left + width - 1, top + height - 1
+        draw.rectangle([math.floor(place / downsample) for place in corners], outline=FRAME)
+    picture.save(file, format="PNG")
     return float(found.mean())
 
 
