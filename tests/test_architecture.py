@@ -33,7 +33,7 @@ ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},
     "orbax": {"checkpoint"},
-    "apache_beam": {"slides"},
+    "apache_beam": {"data", "slides"},
     "openslide": {"slides"},
     "flax": FLAX,
     "sklearn": {"embedding"},

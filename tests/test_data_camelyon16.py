@@ -1,11 +1,17 @@
 """The CAMELYON16 source: the published order, pixels of the shards, and what is missing is told."""
 
+import pathlib
+import runpy
+import sys
+
+import jax
 import numpy as np
 import pytest
 
-from wsol_jax.data import camelyon16, pictures, sources
+from wsol_jax.data import builders, camelyon16, pictures, sources
 from wsol_jax.slides import patches, prepare, published_patches, shards
 
+SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "prepare_records.py"
 KEPT = {"train": 5, "valcl": 3, "valpx": 2, "test": 4}  # of every split and class
 
 
@@ -110,6 +116,36 @@ def test_both_sources_give_equal_batches(few, folder, tmp_path):
     for one, other in zip(memory.ordered(4), stored.ordered(4), strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_beam_makes_the_same_records(few, folder, tmp_path, workers):
+    pytest.importorskip("apache_beam")
+    flags = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    built = [
+        builders.prepare("camelyon16", folder=folder, data_dir=tmp_path / name, beam_flags=given)
+        for name, given in (("one", None), ("beam", flags))
+    ]
+    for split in published_patches.SPLITS["slide_disjoint"]:
+        one, by_beam = (list(b.as_dataset(split=split).as_numpy_iterator()) for b in built)
+        assert [row["name"].decode() for row in by_beam] == [
+            patch.name for patch in few[split, "slide_disjoint"]
+        ]
+        jax.tree.map(np.testing.assert_array_equal, by_beam, one)
+
+
+def test_without_beam_the_script_names_what_is_missing(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam.options", None)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main([f"--folder={folder}", f"--data_dir={tmp_path}"]) == 2
+    assert "need apache-beam" in capsys.readouterr().err
+    assert main(["--folder=absent", f"--data_dir={tmp_path}"]) == 2
+    assert "the folder absent has no manifest.csv" in capsys.readouterr().err
+
+
+def test_only_what_beam_can_make_is_asked_of_it():
+    with pytest.raises(ValueError, match=r"that Beam makes 'glas'; have \['camelyon16'\]"):
+        builders.prepare("glas", beam_flags=[])
 
 
 def test_what_is_missing_is_told(few, folder, tmp_path):

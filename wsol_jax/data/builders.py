@@ -1,5 +1,6 @@
 """TFDS builders of the data sets. Examples are stored in the order of their split, losslessly."""
 
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -40,6 +41,8 @@ class Glas(tfds.core.GeneratorBasedBuilder):
 class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
     """The published 512 x 512 patches of CAMELYON16, in their divisions by slide and by patch."""
 
+    beam = False  # whether the workers of a Beam pipeline make the records, see `prepare`
+
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in camelyon16.DIVISIONS]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -58,8 +61,8 @@ class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
             for split in published_patches.SPLITS[division]
         }
 
-    def _generate_examples(self, examples: Sequence[splits.Example]) -> Iterator:
-        return _records(examples)
+    def _generate_examples(self, examples: Sequence[splits.Example]) -> Any:
+        return _spread(examples) if self.beam else _records(examples)
 
 
 class SyntheticGlands(tfds.core.GeneratorBasedBuilder):
@@ -81,15 +84,23 @@ class SyntheticGlands(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(
-    name: str, *, data_dir: str | pathlib.Path | None = None, **options: Any
+    name: str,
+    *,
+    data_dir: str | pathlib.Path | None = None,
+    beam_flags: Sequence[str] | None = None,
+    **options: Any,
 ) -> tfds.core.DatasetBuilder:
     """The builder of a data set; its examples are generated now unless `data_dir` has them.
 
     Args:
       data_dir: where TFDS keeps its data; its own default where None.
+      beam_flags: of Apache Beam, whose workers then make the records of camelyon16.
       options: `fold` and `folder` of glas, see `glas.examples`. Where the folder does not exist
         the official archive is downloaded. `division` and `folder` of camelyon16.
     """
+    if beam_flags is not None:
+        choices.require("data set that Beam makes", name, ("camelyon16",))
+        options["beam_flags"] = beam_flags
     made = {"camelyon16": _camelyon16, "glas": _glas, "synthetic_glands": _synthetic_glands}
     return made[name](data_dir, **options)
 
@@ -111,6 +122,7 @@ def _camelyon16(
     division: str = "slide_disjoint",
     folder: str | pathlib.Path = "data/camelyon16_p512",
     test_patches: int | None = None,
+    beam_flags: Sequence[str] | None = None,
 ) -> Camelyon16P512:
     choices.require("division", division, camelyon16.DIVISIONS)
     if test_patches is not None:
@@ -121,15 +133,24 @@ def _camelyon16(
     if not builder.data_path.exists():
         for split in published_patches.SPLITS[division]:  # what lacks is said before TFDS starts
             camelyon16.examples(split, division=division, folder=folder)
-    return _generated(builder, manual_dir=folder)
+    if beam_flags is None:
+        return _generated(builder, manual_dir=folder)
+    try:
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise ImportError(
+            f"beam_flags need apache-beam ({error}): . scripts/environment.sh beam"
+        ) from None
+    builder.beam, options = True, pipeline_options.PipelineOptions(list(beam_flags))
+    return _generated(builder, manual_dir=folder, beam_options=options)
 
 
 def _synthetic_glands(data_dir: str | pathlib.Path | None) -> SyntheticGlands:
     return _generated(SyntheticGlands(data_dir=data_dir))
 
 
-def _generated(builder, manual_dir=None):
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+def _generated(builder, manual_dir=None, **options):
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False, **options)
     builder.download_and_prepare(download_config=config)
     return builder
 
@@ -151,7 +172,17 @@ def _info(builder: tfds.core.DatasetBuilder, classes: Sequence[str]) -> tfds.cor
 
 
 def _records(examples: Sequence[splits.Example]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for position, example in enumerate(examples):
-        image, mask = example.read()
-        pictures = {"image": image, "mask": mask[..., np.newaxis]}
-        yield position, {**pictures, "label": example.label, "name": example.name}
+    return itertools.starmap(_record, enumerate(examples))
+
+
+def _spread(examples: Sequence[splits.Example]) -> Any:
+    """The same as a transform of Beam."""
+    import apache_beam as beam
+
+    return beam.Create(list(enumerate(examples))) | beam.Reshuffle() | beam.MapTuple(_record)
+
+
+def _record(position: int, example: splits.Example) -> tuple[int, dict[str, Any]]:
+    image, mask = example.read()
+    pictures = {"image": image, "mask": mask[..., np.newaxis]}
+    return position, {**pictures, "label": example.label, "name": example.name}
