@@ -80,7 +80,11 @@ def main() -> None:
     ]
     if options.only:
         parts = [part for part in parts if part[0].__name__ in options.only]
-    rows = [row for part, *names in parts for row in alone(part, options, *names)]
+    rows = []
+    for part, *names in parts:
+        for row in alone(part, options, *names):
+            rows.append(row)
+            print(line(row), flush=True)
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *map(line, rows)])
     text = f"{describe(options)}\n\n{table}\n"
     print(text)

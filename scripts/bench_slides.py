@@ -1,5 +1,6 @@
 """Rows of `bench.py` for data at scale: cutting slides, decoding patches, streaming records."""
 
+import importlib.util
 import io
 import itertools
 import pathlib
@@ -22,6 +23,9 @@ def cutting(options):
     title = "slides: patches of 512² cut and stored"
     if options.slide is None:
         yield title, "not measured: pass --slide=FILE", ""
+        return
+    if importlib.util.find_spec("openslide") is None:
+        yield title, "not measured: openslide-python is not installed", ""
         return
     source = patches.Source("slide", options.slide, None)
     with tempfile.TemporaryDirectory() as folder:
