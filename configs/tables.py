@@ -113,6 +113,7 @@ def costs(
     *,
     seen: tuple[int, int],
     mapped: tuple[int, int],
+    note: str,
 ) -> ConfigDict:
     """A table of parameters and times on this machine, for `--mode=report`.
 
@@ -122,6 +123,7 @@ def costs(
       variant: empty, or a row without spaces, for its run.
       run_of: (row without spaces) -> its run.
       seen, mapped: height and width of the image as the models see it, and of its map.
+      note: what there is to say of the published numbers.
     """
     rows = {row.replace(" ", ""): row for row in published.table(table).rows}
     if variant and variant not in rows:
@@ -132,7 +134,7 @@ def costs(
     if variant:
         return runs[variant]
     cells = tuple(ConfigDict({"row": rows[key], "run": run}) for key, run in runs.items())
-    timed = {"seen": seen, "mapped": mapped, "batch_size": 8, "rounds": 10}
+    timed = {"seen": seen, "mapped": mapped, "batch_size": 8, "rounds": 10, "note": note}
     return ConfigDict({"name": name, "table": table, "cells": cells, **timed})
 
 

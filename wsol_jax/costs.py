@@ -19,12 +19,6 @@ from wsol_jax import cpu, evaluate, experiment, logbook, published, typeset
 
 SMOOTHING = 9  # fixed values of SAT's kernel, which the published counts include
 UNITS = {"milliseconds": 1e3, "seconds": 1.0}  # of a second
-NOTE = (
-    f"SAT's counts include the {SMOOTHING} fixed values of its smoothing kernel, as the published "
-    "ones do; with PixelCAM the published one is 2 too low. The published times are of other "
-    "devices, those of the max-min paper's classifiers of other code than EEM's, SEM's, PN's and "
-    "ERASE's."
-)
 
 
 class Row(NamedTuple):
@@ -120,5 +114,5 @@ def _about(config):
     return (
         f"Medians of {config.rounds} calls, the rows taking turns, on one image and on batches of "
         f"{config.batch_size}; {record['device']}, {record['processor']}; "
-        f"{record['started'][:10]}, commit {record['commit']}; {versions}. {NOTE}"
+        f"{record['started'][:10]}, commit {record['commit']}; {versions}. {config.note}"
     )
