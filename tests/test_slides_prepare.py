@@ -6,6 +6,7 @@ import os
 import pathlib
 import runpy
 import signal
+import subprocess
 import sys
 import time
 
@@ -272,9 +273,20 @@ def test_bad_input_ends_the_script_with_2(tmp_path, capsys):
     assert "holds no slides" in capsys.readouterr().err
 
 
-def test_beam_gives_the_same_bytes(slides, finished, tmp_path):
+@pytest.mark.parametrize("workers", [1, 4])
+def test_beam_gives_the_same_bytes_even_when_it_was_killed(slides, finished, tmp_path, workers):
     pytest.importorskip("apache_beam")
-    prepare.prepare(slides, tmp_path, annotations=slides, runner="beam", **OPTIONS)
+    arguments = ["--slides", slides, "--annotations", slides, "--output", tmp_path]
+    arguments += ["--mode", "sample", "--normal-patches", "2", "--runner", "beam", "--"]
+    arguments += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    command = [sys.executable, SCRIPT, *arguments]
+    with subprocess.Popen(command, start_new_session=True) as killed:
+        while not any((tmp_path / "shards").glob("*.zip")):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert not (tmp_path / "manifest.csv").exists()
+    subprocess.run(command, check=True)
     assert files(tmp_path) == files(finished)
 
 
