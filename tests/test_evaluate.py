@@ -96,6 +96,22 @@ def test_maps_at_size_stay_within_zero_and_one():
     assert float(full.min()) >= 0
 
 
+def test_all_read_outs_of_a_checkpoint_cost_one_encoder_pass():
+    def operations(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+    batch, several = next(DATA.test.ordered(4)), ("cam", "grad_cam", "grad_cam_pp", "layer_cam")
+    costs = []
+    for readouts in (("cam",), (*several, "mean_features")):
+        built = small.tiny_method("classifier", readouts=readouts)
+        variables = small.initialize(built)
+        costs.append(operations(evaluate._counter(built, "pxap"), variables, batch))
+    view = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
+    encoder = operations(built.features, variables, view)
+    assert costs[0] < 1.5 * encoder
+    assert costs[1] - costs[0] < 0.5 * encoder  # the maps' own, and their resizing
+
+
 def test_pseudo_labels_are_true_class_maps_in_the_order_of_the_split(trained, tmp_path):
     built, variables = trained
     maps = pseudo_labels.cams(evaluate.Evaluator(built, 3), variables, DATA.seen, "grad_cam")
