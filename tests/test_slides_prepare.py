@@ -83,7 +83,8 @@ def test_manifest_tells_of_every_patch(slides, finished):
     assert rows(finished / "rejected.csv") == []
 
 
-def test_every_slide_has_a_picture(slides, finished, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [OSError("disk full"), MemoryError("disk full")])
+def test_every_slide_has_a_picture(slides, finished, tmp_path, monkeypatch, caplog, error):
     names = [f"{row['slide']}.png" for row in rows(finished / "manifest.csv")]
     pictures = {file.name: file for file in (finished / "pictures").iterdir()}
     assert set(pictures) == set(names)
@@ -92,7 +93,7 @@ def test_every_slide_has_a_picture(slides, finished, tmp_path, monkeypatch, capl
     again = functools.partial(prepare.prepare, slides, tmp_path, annotations=slides, **OPTIONS)
 
     def fail(*_, **__):
-        raise OSError("disk full")
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(tissue, "write_picture", fail)

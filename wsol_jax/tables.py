@@ -107,14 +107,17 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
 def _transferred(need, at_hand, deadline, opened):
     """A need whose run has been tested on the other data, or that says why it has not.
 
-    What has been written of the same images is kept. `opened` has the splits that were, by target.
+    What has been written of the same images is kept. `opened` has the splits that were, by target
+    and by how a run sees it.
     """
     found = cells.origin(need, at_hand)
     if not (need.target and found):
         return need
-    folder, key = found.run.folder, need.target.to_json()
+    folder = found.run.folder
     try:
         config = experiment.stored_config(folder)
+        seen = [config[name] for name in ("image_size", "resize", "keep_aspect", "num_classes")]
+        key = need.target.to_json(), *seen
         if key not in opened:
             split = transfer.open_target(config, need.target)
             opened[key] = split, experiment.fingerprint({"test": split})

@@ -130,9 +130,9 @@ def _draw(source: patches.Source, shard: pathlib.Path, picture: pathlib.Path) ->
     try:
         tissue.write_picture(reader.open_slide(source.file), partial, windows=windows)
         partial.replace(picture)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         partial.unlink(missing_ok=True)
-        logging.warning("no picture of %s: %s", source.name, error)
+        logging.warning("no picture of %s: %s", source.name, str(error) or type(error).__name__)
 
 
 def _by_name(folder: pathlib.Path, suffixes: Sequence[str], kind: str) -> dict[str, pathlib.Path]:
