@@ -255,6 +255,23 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
         assert not tables._transferred(need, at_hand, math.inf, {}).blocked
 
 
+def test_test_images_are_opened_once_for_every_size_that_a_run_sees(elsewhere, monkeypatch):
+    sizes, stored, test = [], experiment.stored_config, small.small_data().test
+
+    def of_size(folder, size):
+        config = stored(folder)
+        config.image_size = size
+        return config
+
+    monkeypatch.setattr(transfer, "open_target", lambda c, _: sizes.append(c.image_size) or test)
+    monkeypatch.setattr(transfer, "run", lambda *_: {})
+    need, at_hand, opened = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs)), {}
+    for size in (32, 48, 32):
+        monkeypatch.setattr(experiment, "stored_config", lambda folder, s=size: of_size(folder, s))
+        assert not tables._transferred(need, at_hand, math.inf, opened).blocked
+    assert sizes == [32, 48]
+
+
 def test_a_few_patches_of_camelyon16_are_a_target_of_their_own(elsewhere):
     elsewhere.test_patches = None
     paths = []
