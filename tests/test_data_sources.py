@@ -80,6 +80,35 @@ def test_sources_list_the_same(memory, tfds):
     np.testing.assert_array_equal(memory.labels, tfds.labels)
 
 
+@pytest.mark.parametrize("at_hand", [True, False])
+@pytest.mark.parametrize("source", sources.SOURCES)
+def test_a_listing_is_of_what_would_be_opened(tfds, folder, data_dir, tmp_path, source, at_hand):
+    options = {"folder": folder if at_hand else tmp_path / "gone", "source": source}
+    if source == "tfds":
+        options["data_dir"] = data_dir
+    elif not at_hand:
+        with pytest.raises(FileNotFoundError, match="gone does not exist"):
+            sources.list_split("glas", "train", **options)
+        return
+    listing = sources.list_split("glas", "train", **options)
+    assert listing.names == tfds.names
+    np.testing.assert_array_equal(listing.labels, tfds.labels)
+
+
+def test_a_listing_reads_no_picture(tmp_path):
+    folder = glas_folder.write(tmp_path)
+    file = folder / "testB_3.bmp"
+    file.write_bytes(file.read_bytes()[:-300])
+    assert len(sources.list_split("glas", "test", folder=folder).names) == 80
+    with pytest.raises(ValueError, match="cannot decode"):
+        sources.open_split("glas", "test", sizing=TINY, folder=folder)
+
+
+def test_nothing_is_listed_of_a_split_that_was_not_published(tmp_path):
+    options = {"division": "slide_disjoint", "folder": tmp_path}
+    assert sources.list_split("camelyon16", "valpx", **options) is None
+
+
 @pytest.mark.parametrize("start", [0, 2, 4])
 @pytest.mark.parametrize("hosts", [(0, 1), (1, 2)])
 def test_sources_shuffle_alike(memory, tfds, start, hosts):

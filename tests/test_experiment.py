@@ -11,7 +11,7 @@ import small
 
 from wsol_jax import augment, experiment
 from wsol_jax.backbones import weights
-from wsol_jax.data import memory, sources
+from wsol_jax.data import memory, sources, splits
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -65,6 +65,27 @@ def test_cams_need_images_of_one_shape(tmp_path):
         experiment.open_data(config)
     config.baseline = None
     assert experiment.open_data(config).train.size == 67
+
+
+def test_a_run_is_known_by_its_data_before_they_are_opened(tmp_path):
+    config = small.two_phases()
+    config.data = {"name": "glas", "folder": str(glas_folder.write(tmp_path))}
+    listed, opened = experiment.list_data(config), experiment.open_data(config)._asdict()
+    assert experiment.fingerprint(listed) == experiment.fingerprint(opened)
+
+
+@pytest.mark.parametrize("look", [experiment.list_data, experiment.open_data])
+def test_b_loc_needs_pixel_labels(monkeypatch, look):
+    seen = small.small_data().seen
+    found = {"open_split": seen, "list_split": splits.Listing(seen.names, seen.labels)}
+    for name, given in found.items():
+        of_split = dict.fromkeys(("train", "valcl", "test"), given)
+        monkeypatch.setattr(sources, name, lambda *, split, of=of_split, **_: of.get(split))
+    config = small.two_phases()
+    with pytest.raises(ValueError, match=r"no pixel-labelled .*cam_checkpoint=b_cl"):
+        look(config)
+    config.baseline.cam_checkpoint = "b_cl"
+    look(config)
 
 
 def test_statistics_are_taken_from_every_training_image_of_any_shape(monkeypatch):

@@ -34,6 +34,12 @@ DASH = "\N{EN DASH}"
 ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice
 
 
+def use_small_data(patch):
+    """Every run is of `small.small_data`, whatever its config says."""
+    patch.setattr(experiment, "open_data", small.small_data)
+    patch.setattr(experiment, "list_data", lambda config: small.small_data()._asdict())
+
+
 def tiny_table(folder, seeds=(0, 1)):
     """Two rows of a published table by tiny runs: a baseline, and PixelCAM on it."""
     second = small.tiny_phases()
@@ -52,7 +58,7 @@ def written(tmp_path_factory):
     """A table that ran out of time in its first run, was called again, and once more."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "open_data", small.small_data)
+        use_small_data(patch)
         config = tiny_table(folder)
         config.budget = 1e-9 + 0.05 / tables.HOUR  # over before the first step is compiled
         halfway = tables.run(config, folder)
@@ -135,7 +141,7 @@ def test_a_gallery_has_a_column_for_every_row_that_is_finished(written):
 
 
 def test_a_run_is_found_wherever_it_lies_and_whatever_it_is_called(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     source = next(folder.glob("runs/*_cam_seed0*"))
     shutil.copytree(source, tmp_path / "runs/deep/down/renamed")
@@ -176,7 +182,7 @@ def rename(run):
 def test_a_run_is_another_one_when_its_numbers_would_be(
     written, tmp_path, monkeypatch, change, kept
 ):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     run = tmp_path / "runs" / "copied"
     run.mkdir(parents=True)
@@ -189,7 +195,7 @@ def test_a_run_is_another_one_when_its_numbers_would_be(
 
 
 def test_a_failing_run_is_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     tried = []
 
     def fail(config, folder, *, deadline):
@@ -211,7 +217,7 @@ def test_data_that_are_not_at_hand_are_said_and_nothing_is_trained(tmp_path, mon
     def absent(config):
         raise FileNotFoundError("no folder data/glas; get GlaS")
 
-    monkeypatch.setattr(experiment, "open_data", absent)
+    monkeypatch.setattr(experiment, "list_data", absent)
     found = tables.run(tiny_table(tmp_path), tmp_path)
     assert numbers(found, "wildcat")["error"].remarks == ("no folder data/glas; get GlaS",)
     assert "cannot be run: 4 of 4: no folder data/glas" in caplog.text
@@ -219,7 +225,7 @@ def test_data_that_are_not_at_hand_are_said_and_nothing_is_trained(tmp_path, mon
 
 def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     config = tiny_table(tmp_path)
     config.dry_run = True
     assert tables.run(config, tmp_path / "out") == []
@@ -231,7 +237,7 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, caplog):
 def elsewhere(written, monkeypatch):
     """The finished table, its runs tested on the images that they were tested on before."""
     folder, *_ = written
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     monkeypatch.setattr(experiment, "open_split", lambda config, name: small.small_data().test)
     config = tiny_table(folder, seeds=(0,))
     for cell in config.cells:
@@ -301,7 +307,7 @@ def test_what_cannot_be_tested_elsewhere_says_why(elsewhere, monkeypatch):
 
 
 def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     config = tiny_table(folder)
     for cell in config.cells:
@@ -329,7 +335,7 @@ def test_pixelcam_is_tested_against_its_baseline_over_the_seeds(written, monkeyp
 
 
 def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     config = tiny_table(folder, seeds=(0,))
     first, second = config.cells
@@ -346,7 +352,7 @@ def test_a_teacher_is_trained_before_the_run_that_learns_from_it(written, monkey
 
 
 def test_a_finished_run_without_the_map_is_not_gone_on_with(written, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     config = tiny_table(folder, seeds=(0,))
     config.cells = (config.cells[0],)
@@ -357,7 +363,7 @@ def test_a_finished_run_without_the_map_is_not_gone_on_with(written, monkeypatch
 
 
 def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     taught = next(folder.glob("runs/*_cam+pixelcam_seed0*"))
     other = next(folder.glob("runs/*_cam_seed1*"))
@@ -379,7 +385,7 @@ def test_pixels_are_drawn_from_the_cams_of_another_run(written, tmp_path, monkey
 
 
 def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):
-    monkeypatch.setattr(experiment, "open_data", small.small_data)
+    use_small_data(monkeypatch)
     folder, *_ = written
     wanted, at_hand = plan.needs(tiny_table(folder)), plan.shelf(folder / "runs")
     found = numbers(cells.of_table(published.maxmin.TABLES_1_2, wanted, at_hand), "all_ones")

@@ -78,13 +78,16 @@ def open_data(config: Any) -> Data:
             "learns from; expected one shape: pass --config.keep_aspect=False"
         )
     valcl, valpx, test = (open_split(config, name) for name in ("valcl", "valpx", "test"))
-    if valpx is None and config.baseline and config.baseline.cam_checkpoint == "b_loc":
-        raise ValueError(
-            f"{config.data.name} has no pixel-labelled validation images (split 'valpx'), by which "
-            "B-LOC is chosen, whose CAMs the second phase learns from; pass "
-            "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
-        )
+    _require_valpx(config, valpx)
     return Data(train, seen, valcl, valpx, test)
+
+
+def list_data(config: Any) -> dict[str, splits.Listing | None]:
+    """Names and labels of every split that `open_data` opens, without reading a picture."""
+    names = ("train", "valcl", "valpx", "test")
+    found = {name: sources.list_split(split=name, **keywords(config.data)) for name in names}
+    _require_valpx(config, found["valpx"])
+    return {name: found.get(name, found["train"]) for name in Data._fields}
 
 
 def open_split(config: Any, name: str, *, cropped: bool = False) -> splits.Split | None:
@@ -147,7 +150,7 @@ def versions(config: Any) -> dict[str, int]:
     return {name: method.version(name) for name in names}
 
 
-def fingerprint(data: Mapping[str, splits.Split | None]) -> str:
+def fingerprint(data: Mapping[str, splits.Split | splits.Listing | None]) -> str:
     """A digest of the names and labels of all images, split by split."""
     digest = hashlib.sha256()
     for name, split in data.items():
@@ -300,6 +303,15 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 def keywords(section: Any) -> dict[str, Any]:
     """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
+
+
+def _require_valpx(config, valpx):
+    if valpx is None and config.baseline and config.baseline.cam_checkpoint == "b_loc":
+        raise ValueError(
+            f"{config.data.name} has no pixel-labelled validation images (split 'valpx'), by which "
+            "B-LOC is chosen, whose CAMs the second phase learns from; pass "
+            "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
+        )
 
 
 @contextlib.contextmanager

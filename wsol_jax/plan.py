@@ -142,7 +142,7 @@ def seconds(job: Job, at_hand: Shelf) -> float | None:
 def _fingerprint(run):
     """That of a run's data, or why there is none."""
     try:
-        return experiment.fingerprint(experiment.open_data(run)._asdict()), ""
+        return experiment.fingerprint(experiment.list_data(run)), ""
     except (OSError, ValueError) as error:
         return "", str(error)
 

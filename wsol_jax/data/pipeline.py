@@ -35,7 +35,7 @@ def open_split(
     Raises:
       ValueError: its pictures differ in shape, and it is too large to be kept.
     """
-    names, labels = _listing(builder, split)
+    names, labels = listing(builder, split)
     encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
     windows = _records(builder, split, encoded).enumerate().batch(window).prefetch(1)
     shapes = _shapes(windows, len(names), sizing)
@@ -47,6 +47,14 @@ def open_split(
     examples = itertools.chain.from_iterable(_decoded(_batched(_in_order(windows), 64), decode))
     read = ((example["image"], example["mask"]) for example in examples)
     return memory.serve(names, labels, read, window=window)
+
+
+def listing(builder: tfds.core.DatasetBuilder, split: str) -> splits.Listing:
+    """Names and labels of a split that `builder` has prepared, its pictures left encoded."""
+    wanted = tfds.decode.PartialDecoding({"name": True, "label": True})
+    rows = list(_records(builder, split, wanted).as_numpy_iterator())
+    labels = np.array([row["label"] for row in rows], np.int32)
+    return splits.Listing(tuple(row["name"].decode() for row in rows), labels)
 
 
 def _stream(
@@ -79,14 +87,6 @@ def _stream(
         return map(_stacked, _decoded(batches, decode))
 
     return splits.Split(size, names, labels, shuffled, ordered)
-
-
-def _listing(builder: tfds.core.DatasetBuilder, split: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and labels of a split, its pictures left unread."""
-    wanted = tfds.decode.PartialDecoding({"name": True, "label": True})
-    rows = list(_records(builder, split, wanted).as_numpy_iterator())
-    labels = np.array([row["label"] for row in rows], np.int32)
-    return tuple(row["name"].decode() for row in rows), labels
 
 
 def _shapes(windows: tf.data.Dataset, count: int, sizing: pictures.Sizing) -> list[Shapes]:

@@ -5,6 +5,8 @@ Both sources give equal batches. Only `tfds` imports TensorFlow, and only when i
 
 from typing import Any
 
+import numpy as np
+
 from wsol_jax import choices, parallel
 from wsol_jax.data import camelyon16, folder, glas, memory, pictures, splits, synthetic_glands
 
@@ -39,12 +41,44 @@ def open_split(
     Raises:
       ValueError, FileNotFoundError: before any work starts, saying what mends it.
     """
-    choices.require("data set", name, tuple(DATASETS))
-    choices.require("split", split, tuple(DATASETS[name].SPLITS))
-    choices.require("source", source, ("memory",) if name == "folder" else SOURCES)
+    _require_known(name, split, source)
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
         return memory.open_split(examples, sizing=sizing, window=window) if examples else None
+    pipeline, builder = _prepared(name, options)
+    if split not in builder.info.splits:
+        return None
+    return pipeline.open_split(builder, split, sizing=sizing, window=window)
+
+
+def list_split(
+    name: str, split: str, *, source: str = "memory", **options: Any
+) -> splits.Listing | None:
+    """Names and labels of what `open_split` opens, without reading a picture.
+
+    Both sources list the same, so that TFDS is asked only where the folder is not at hand.
+    """
+    _require_known(name, split, source)
+    own = {key: value for key, value in options.items() if key != "data_dir"}
+    try:
+        examples = DATASETS[name].examples(split, **own)
+    except FileNotFoundError:
+        if source == "memory":
+            raise
+        pipeline, builder = _prepared(name, options)
+        return pipeline.listing(builder, split) if split in builder.info.splits else None
+    labels = np.array([example.label for example in examples], np.int32)
+    return splits.Listing(tuple(e.name for e in examples), labels) if examples else None
+
+
+def _require_known(name, split, source):
+    choices.require("data set", name, tuple(DATASETS))
+    choices.require("split", split, tuple(DATASETS[name].SPLITS))
+    choices.require("source", source, ("memory",) if name == "folder" else SOURCES)
+
+
+def _prepared(name, options):
+    """The module that reads TFDS, and the builder of a data set."""
     try:
         from wsol_jax.data import builders, pipeline
     except ImportError as error:
@@ -52,7 +86,4 @@ def open_split(
             f"source 'tfds' needs tensorflow-datasets ({error}): install it or take 'memory'"
         ) from error
     with parallel.first_process_first():  # two at once would fail at renaming the same folder
-        builder = builders.prepare(name, **options)
-    if split not in builder.info.splits:
-        return None
-    return pipeline.open_split(builder, split, sizing=sizing, window=window)
+        return pipeline, builders.prepare(name, **options)

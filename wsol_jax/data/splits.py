@@ -31,6 +31,13 @@ class Example(NamedTuple):
     read: Callable[[], Picture]
 
 
+class Listing(NamedTuple):
+    """Names and labels of the examples of a split, in its order."""
+
+    names: tuple[str, ...]
+    labels: Int32[np.ndarray, "n"]
+
+
 class Split(NamedTuple):
     """A split of a data set, ready to be drawn from in batches.
 
