@@ -1,5 +1,11 @@
 """CPU settings change no result, and stand back where they are not known."""
 
+import importlib.metadata
+import os
+import subprocess
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +52,44 @@ def test_accelerators_get_none(monkeypatch):
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
     assert cpu.keep_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "told"),
+    [
+        (None, (), True),
+        (None, ("xla_cuda13",), False),
+        ("cpu", ("xla_cuda13",), True),
+        ("cuda", (), False),
+    ],
+)
+def test_a_plugin_stands_for_an_accelerator(monkeypatch, platforms, plugins, told):
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(jax, "config", types.SimpleNamespace(jax_platforms=platforms))
+    assert cpu.expected() == told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc is not glibc.s")
+def test_the_command_fetches_no_memory_twice():
+    program = """
+import resource, sys
+from absl import app
+import jax, jax.numpy as jnp
+from wsol_jax import main
+
+def work():
+    x, f = jnp.ones((4096, 8)), jax.jit(lambda x: (x @ x.T) @ x)  # 64 MiB in between
+    for step in range(8):
+        if step == 3:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        f(x).block_until_ready()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+main.MODES["embed"] = main.Mode(work)
+sys.argv = ["main", "--mode=embed"]
+app.run(main.main)
+"""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10_000  # pages; five steps would fetch 80,000

@@ -6,6 +6,8 @@ PyTorch's speed on the same cores; `results/bench.md` has the figure.
 
 import ctypes
 import functools
+import importlib.metadata
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ _OPTIMIZATION = "xla_backend_optimization_level"
 
 # glibc's malloc returns large buffers to the system and fetches them again, page by page, in each
 # step: take nothing from mmap, give nothing back, share one arena. The numbers are malloc.h's.
+# A thread that has an arena of its own keeps it, and an arena that is not the first one gives back.
 _KEEP = {-4: 0, -1: -1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
 
 
@@ -43,8 +46,19 @@ def _where_known(name, value):
     return options
 
 
+def expected() -> bool:
+    """Whether JAX, which has not looked for devices yet, can find nothing but the CPU."""
+    if jax.config.jax_platforms:
+        return jax.config.jax_platforms == "cpu"
+    plugins = (importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
+    return not (any(plugins) or importlib.metadata.entry_points(group="jax_plugins"))
+
+
 def keep_memory() -> bool:
-    """Makes malloc keep what it has for the life of the process; False where it is not glibc."""
+    """Makes malloc keep what it has for the life of the process; False where it is not glibc.
+
+    To be called before JAX looks for devices and starts its threads, or they will not keep it.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

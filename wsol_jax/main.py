@@ -186,15 +186,15 @@ def _set_up(mode):
     for talkative in ("absl", "jax"):  # of every file that Orbax writes, of platforms not there
         logging.getLogger(talkative).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    if cpu.expected():
+        cpu.keep_memory()
     _join(mode)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # which TensorFlow would announce
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
         cache = pathlib.Path.home() / ".cache" / "wsol_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    if jax.default_backend() == "cpu":
-        cpu.keep_memory()
-    elif importlib.util.find_spec("tensorflow"):
+    if jax.default_backend() != "cpu" and importlib.util.find_spec("tensorflow"):
         import tensorflow
 
         tensorflow.config.set_visible_devices([], "GPU")
