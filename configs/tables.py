@@ -155,7 +155,7 @@ def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:
 
 
 def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
-    """A table for `--mode=report`.
+    """A table for `--mode=report`, of `wsol_jax.published` or, where `table` is empty, of its own.
 
     What all its runs share is set once: `--config.folders.glas=FOLDER`, and, where it is not to be
     as the rows have it, `--config.encoders.resnet50.weights.source=FILE`. `budget` is in hours of

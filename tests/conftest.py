@@ -40,6 +40,7 @@ LONGEST = (
     "golden_training",
     "notebook",
     "distributed",
+    "miniature",
 )
 
 

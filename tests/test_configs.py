@@ -67,7 +67,7 @@ def load(path):
 
 TABLES = [path for path in FILES if "cells" in load(path).get_config()]
 COSTS = [path for path in TABLES if "rounds" in load(path).get_config()]  # of untrained methods
-WHOLE = [path for path in TABLES if path not in COSTS]  # of many runs
+WHOLE = [path for path in TABLES if path not in COSTS and path.stem != "miniature"]  # of many runs
 CONFIGS = [path for path in FILES if path not in TABLES]
 
 
@@ -196,6 +196,23 @@ def test_whole_tables_have_a_run_for_every_row(path, variant):
         assert any(column.startswith(f"{cell.data}/") for column in known.columns)
         tested_on = cell.target.name if cell.target else cell.run.data.name
         assert cell.data.rpartition("->")[2] == tested_on
+
+
+@pytest.mark.parametrize("variant", ["", "short"])
+def test_a_table_of_ones_own_has_the_runs_of_its_rows(variant):
+    config = load(ROOT / "configs" / "miniature.py").get_config(variant)
+    assert (config.table, config.seeds) == ("", (0, 1))
+    first, second = (cell.run for cell in config.cells)
+    assert [cell.map for cell in config.cells] == ["layer_cam", "pixelcam"]
+    assert first.to_json() == experiment.first_phase(second).to_json()
+    assert bool(second.notes) == (second.epochs == 2) == bool(variant)
+    usual = load(ROOT / "configs" / "quickstart.py").get_config()
+    assert (second.to_json() == usual.to_json()) == (not variant)
+
+
+def test_unknown_variants_of_a_table_of_ones_own():
+    with pytest.raises(ValueError, match="unknown variant 'long'; have '' and 'short'"):
+        load(ROOT / "configs" / "miniature.py").get_config("long")
 
 
 @pytest.mark.parametrize("path", COSTS, ids=lambda path: path.stem)

@@ -3,8 +3,9 @@
 import collections
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
-from wsol_jax import plan, published, run_files, significance, transfer
+from wsol_jax import map_kinds, plan, published, run_files, significance, transfer
 from wsol_jax.run_files import at
 from wsol_jax.typeset import Cell
 
@@ -33,6 +34,16 @@ def of_table(
     return found
 
 
+def unpublished(config: Any) -> published.Table:
+    """A table that no paper has: a row for each of a config's cells, a column for each score."""
+    data = dict.fromkeys(cell.data for cell in config.cells)
+    scores = dict.fromkeys(s for cell in config.cells for s in map_kinds.SCORES[cell.run.metric])
+    columns = tuple(f"{name}/{score}" for name in data for score in scores)
+    return published.Table(
+        config.name, columns, {c.row: (None,) * len(columns) for c in config.cells}
+    )
+
+
 def origin(need: plan.Need, at_hand: plan.Shelf) -> plan.Found | None:
     """The finished phase that has what is needed."""
     return plan.finished(need.addresses[-1], need.name, at_hand) if need.addresses else None
@@ -49,9 +60,9 @@ def _floor(cell, wanted, at_hand):
     phases = filter(None, (origin(need, at_hand) for need in wanted))
     score = next((at(phase.run.metrics, "floors", "all_foreground") for phase in phases), None)
     known = {"f1_foreground": score, "f1_background": 0.0} if score is not None else {}
-    if cell.quantity not in known:
-        return cell._replace(remarks=_reasons(cell, wanted))
-    return cell._replace(values=(known[cell.quantity],))
+    if cell.quantity in known:
+        return cell._replace(values=(known[cell.quantity],))
+    return cell if cell.paper is None else cell._replace(remarks=_reasons(cell, wanted, at_hand))
 
 
 def _averaged(cell, needed, at_hand):
@@ -59,7 +70,7 @@ def _averaged(cell, needed, at_hand):
     scored = _scored(needed, at_hand, cell.quantity)
     return cell._replace(
         values=tuple(value for *_, value in scored),
-        remarks=_reductions(scored) if scored else _reasons(cell, needed),
+        remarks=_reductions(scored) if scored else _reasons(cell, needed, at_hand),
         runs=tuple(str(found.run.folder) for _, found, _ in scored),
     )
 
@@ -72,7 +83,7 @@ def _tested(cell, needed, at_hand):
         for second in (True, False)
     ]
     if min(map(len, groups)) < 2:
-        return cell._replace(remarks=_reasons(cell, needed))
+        return cell._replace(remarks=_reasons(cell, needed, at_hand))
     test = significance.t_test(*groups)
     counts = " against ".join(str(len(group)) for group in groups)
     told = (
@@ -108,10 +119,11 @@ def _score(need, found, quantity):
     return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
 
 
-def _reasons(cell, needed):
-    """Why there is no number where the paper has one."""
+def _reasons(cell, needed, at_hand):
+    """Why there is no number; none where no paper has one and the runs that would are finished."""
     blocked = dict.fromkeys(need.blocked for need in needed if need.blocked)
-    return () if cell.paper is None else tuple(blocked) or ("not run",)
+    expected = cell.paper is not None or not all(origin(need, at_hand) for need in needed)
+    return (tuple(blocked) or ("not run",)) if expected else ()
 
 
 def _reductions(scored):

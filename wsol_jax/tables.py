@@ -1,4 +1,4 @@
-"""A table of the papers from its runs: what is missing is trained, then all is set beside it.
+"""A table of the papers, or of one's own: what it lacks is trained, then all is set beside it.
 
 Every number says from how many seeds it is and what was reduced for it; what was not run is a dash.
 """
@@ -44,7 +44,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     Raises:
       SystemExit: runs have failed; the table is written without them.
     """
-    known = published.table(config.table)
+    known = published.table(config.table) if config.table else cells.unpublished(config)
     wanted, folder = plan.needs(config), pathlib.Path(config.runs)
     at_hand = plan.shelf(folder)
     to_do = plan.jobs(wanted, at_hand, folder)

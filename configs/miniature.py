@@ -1,0 +1,25 @@
+"""A table of runs of one's own: PixelCAM and its baseline on drawn tissue, two seeds of each.
+
+python -m wsol_jax.main --mode=report --config=configs/miniature.py
+
+Six minutes on two cores, then runs/miniature/table.md. `miniature.py:short`, two epochs a phase,
+shows in one minute how a table is made, and nothing else. For other methods or data, other cells.
+"""
+
+from configs import quickstart, tables
+from wsol_jax import experiment
+
+
+def get_config(variant=""):
+    if variant not in ("", tables.SHORT):
+        raise ValueError(f"unknown variant {variant!r}; have '' and {tables.SHORT!r}")
+    pixelcam = quickstart.get_config()
+    if variant:
+        pixelcam.resize, pixelcam.image_size = 72, 64
+        pixelcam.epochs = pixelcam.baseline.epochs = 2
+        pixelcam.notes = ("schedule: 2 epochs a phase at 64 pixels",)
+    layer_cam = experiment.first_phase(pixelcam)
+    cells = [tables.cell("layer_cam", layer_cam), tables.cell("layer_cam + pixelcam", pixelcam)]
+    config = tables.whole("miniature", "", cells)
+    config.seeds = (0, 1)
+    return config
