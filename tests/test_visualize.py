@@ -116,11 +116,17 @@ def test_legend_runs_from_clear_to_full():
 def test_gallery_has_a_row_for_each_example_and_a_column_for_each_panel(image, mask):
     sizes = [
         Image.open(io.BytesIO(figures.gallery([example(image, mask, maps)] * rows))).size
-        for rows, maps in ((1, ["CAM"]), (2, ["CAM"]), (1, ["CAM", "PixelCAM"]))
+        for rows, maps in (
+            (1, ["CAM"]),
+            (2, ["CAM"]),
+            (1, ["CAM", "PixelCAM"]),
+            (1, ["Grad-CAM++ + PixelCAM, n=20"]),
+        )
     ]
     panel = 230
     assert sizes[1] == (sizes[0][0], sizes[0][1] + panel)
     assert sizes[2] == (sizes[0][0] + panel, sizes[0][1])
+    assert sizes[3] == (sizes[0][0], sizes[0][1] + 30)  # a second line of the title
 
 
 def test_gallery_needs_an_example():

@@ -5,6 +5,7 @@ when the first figure is drawn, and used without pyplot, so that none stays open
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wsol_jax import visualize
+
+TITLE = 20  # characters that fit above a panel of a gallery
 
 
 class Theme(NamedTuple):
@@ -52,16 +55,18 @@ def gallery(examples: Sequence[visualize.Example]) -> bytes:
     if not examples:
         raise ValueError("a gallery needs at least one example, got none")
     rows = [visualize.panels(example) for example in examples]
-    figure = _figure(width=2.3 * len(rows[0]), height=2.3 * len(rows) + 0.3)
+    titles = [textwrap.fill(title, TITLE) for title in rows[0]]
+    wrapped = max(title.count("\n") for title in titles)
+    figure = _figure(width=2.3 * len(titles), height=2.3 * len(rows) + 0.3 * (1 + wrapped))
     axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for example, row, line in zip(examples, rows, axes, strict=True):
-        for axis, (title, picture) in zip(line, row.items(), strict=True):
+        for axis, picture in zip(line, row.values(), strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            if axis in axes[0]:
-                axis.set_title(title, color=LIGHT.ink)
         line[0].set_ylabel(example.name, color=LIGHT.muted, fontsize=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, color=LIGHT.ink)
     return _encode(figure, "png")
 
 

@@ -63,7 +63,6 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     for data, picture in galleries.of_table(tested, at_hand).items():
         with logbook.replacing(output / f"gallery_{data}.png") as path:
             path.write_bytes(picture)
-    logging.info("table: %s", output / "table.md")
     if failed:
         raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")
     return found
