@@ -69,7 +69,7 @@ def test_a_plugin_stands_for_an_accelerator(monkeypatch, platforms, plugins, tol
     assert cpu.expected() == told
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="malloc is not glibc.s")
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_the_command_fetches_no_memory_twice():
     program = """
 import resource, sys
