@@ -59,7 +59,7 @@ AS_IN_TRAINING = {  # XLA's defaults, where conftest.py sets others
     "xla_backend_optimization_level": 3,
     "xla_cpu_parallel_codegen_split_count": 32,
 }
-if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):  # later ones have it not
+if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):  # which later jaxlibs lack
     AS_IN_TRAINING["xla_cpu_use_fusion_emitters"] = True
 LABELS = jnp.array([0, 1])
 ENCODED = {}

@@ -67,7 +67,7 @@ def load(path):
 
 TABLES = [path for path in FILES if "cells" in load(path).get_config()]
 COSTS = [path for path in TABLES if "rounds" in load(path).get_config()]  # of untrained methods
-WHOLE = [path for path in TABLES if path not in COSTS and path.stem != "miniature"]  # of many runs
+WHOLE = [path for path in TABLES if path not in COSTS and load(path).get_config().table]  # papers'
 CONFIGS = [path for path in FILES if path not in TABLES]
 
 

@@ -121,6 +121,10 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
             "is a whole table: pass --mode=report, or one of its rows, such as "
             "--config=configs/paper/table17.py:glas/layer_cam+pixelcam,lambda=1",
         ),
+        (
+            ["--config=configs/miniature.py"],
+            "configs/miniature.py is a whole table: pass --mode=report",
+        ),
         (["--config=configs/paper/table01.py:glas/cam"], "unknown row 'glas/cam'; have ['glas/"),
         (
             ["--config=configs/pixelcam_glas.py", "--config.data.folder=/nonexistent"],
