@@ -4,7 +4,7 @@ import json
 
 import small
 
-from wsol_jax import addresses
+from wsol_jax.papers import addresses
 
 
 def test_defaults_and_absent_options_have_one_address():

@@ -12,7 +12,8 @@ import pytest
 from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
-from wsol_jax import addresses, experiment, published, train
+from wsol_jax import experiment, published, train
+from wsol_jax.papers import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCKS = ("common", "maxmin", "tables")  # what configs are made of

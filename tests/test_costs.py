@@ -6,7 +6,8 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import maxmin, tables
-from wsol_jax import costs, experiment, published
+from wsol_jax import experiment, published
+from wsol_jax.papers import costs
 
 
 def small_rows():

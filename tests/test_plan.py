@@ -2,7 +2,7 @@
 
 import small
 
-from wsol_jax import plan
+from wsol_jax.papers import plan
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):

@@ -16,19 +16,8 @@ from scipy import stats
 
 from configs import common
 from configs import tables as configs
-from wsol_jax import (
-    cells,
-    experiment,
-    logbook,
-    plan,
-    published,
-    run_files,
-    tables,
-    train,
-    trained,
-    transfer,
-    typeset,
-)
+from wsol_jax import experiment, logbook, published, run_files, train, trained, transfer
+from wsol_jax.papers import cells, plan, tables, typeset
 
 DASH = "\N{EN DASH}"
 ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice

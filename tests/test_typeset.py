@@ -1,6 +1,6 @@
 """Cells as text."""
 
-from wsol_jax import typeset
+from wsol_jax.papers import typeset
 
 DASH = "\N{EN DASH}"
 

@@ -37,7 +37,7 @@ def _train():
 
 
 def _report():
-    from wsol_jax import costs, tables
+    from wsol_jax.papers import costs, tables
 
     config, workdir = _run()
     if "rounds" in config:

@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from wsol_jax import addresses, experiment, run_files
+from wsol_jax import experiment, run_files
+from wsol_jax.papers import addresses
 from wsol_jax.run_files import Run, at
 
 

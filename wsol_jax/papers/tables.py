@@ -10,19 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wsol_jax import (
-    cells,
-    experiment,
-    galleries,
-    logbook,
-    plan,
-    published,
-    report,
-    run_files,
-    train,
-    transfer,
-    typeset,
-)
+from wsol_jax import experiment, logbook, published, report, run_files, train, transfer
+from wsol_jax.papers import cells, galleries, plan, typeset
 
 HOUR = 3600.0
 COMMIT = 10  # characters of a commit that tell it from others

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsol_jax import cells, figures, plan, typeset, visualize
+from wsol_jax import figures, visualize
+from wsol_jax.papers import cells, plan, typeset
 
 
 def of_table(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import cpu, evaluate, experiment, logbook, published, typeset
+from wsol_jax import cpu, evaluate, experiment, logbook, published
+from wsol_jax.papers import typeset
 
 SMOOTHING = 9  # fixed values of SAT's kernel, which the published counts include
 UNITS = {"milliseconds": 1e3, "seconds": 1.0}  # of a second

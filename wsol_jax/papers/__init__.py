@@ -1,0 +1,1 @@
+"""Tables beside the published ones: the runs they need, their numbers, galleries and text."""
