@@ -269,8 +269,8 @@ PYTHON = f"""#!/usr/bin/env bash
 if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
 echo "called with $*"
 case "$*" in
-  *--process=1*) exit $FIRST ;;
-  *) exec sleep $LATER ;;
+  *--process=1*) until [ -e "$0.called" ]; do sleep 0.05; done; exit $FIRST ;;
+  *) touch "$0.called"; exec sleep $LATER ;;
 esac
 """
 
