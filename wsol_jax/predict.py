@@ -1,11 +1,13 @@
 """A folder of images of any size -> maps, overlays and a table, by a trained run."""
 
 import csv
+import functools
 import io
 import json
 import logging
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +20,21 @@ from wsol_jax.data import pictures
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 PREFERRED = ("b_loc", "last")  # the first of them that a run has
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
+
+
+class Localizer(NamedTuple):
+    """A trained phase at one checkpoint.
+
+    Attributes:
+      localize: images (b h w 3) of 8 bits -> probabilities of the classes (b k), None where images
+        are not classified, and maps (b i j) in [0, 1] of the likeliest class.
+      threshold: of the maps, chosen on the validation images.
+      origin: which map and checkpoint it is, in words.
+    """
+
+    localize: Callable[..., tuple]
+    threshold: float
+    origin: str
 
 
 def run(
@@ -40,6 +57,37 @@ def run(
       ValueError: a file is not a readable image; before anything is written.
     """
     paths = _listed(images)
+    found = localizer(config, workdir, checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for path in paths:
+        picture = _read(path)
+        small = picture.resize(_seen_size(picture, config), Image.Resampling.BILINEAR)
+        probabilities, low = found.localize(np.asarray(small)[None])
+        heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
+        _write(output / path.stem, np.asarray(picture), heat)
+        image_class = ("", "")
+        if probabilities is not None:
+            image_class = int(np.argmax(probabilities)), float(np.max(probabilities))
+        share = float(np.mean(heat >= found.threshold))
+        values = (path.name, *image_class, share, found.threshold)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    _table(output / "predictions.csv", rows)
+    logging.info("%d maps by %s under %s", len(rows), found.origin, output)
+    return rows
+
+
+def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Localizer:
+    """What the last phase of a run makes of images.
+
+    Args:
+      checkpoint: "last", "b_cl" or "b_loc"; where empty, one of `PREFERRED`.
+
+    Raises:
+      FileExistsError: the run is of another version of its method.
+      FileNotFoundError: there is no trained run, or it is not evaluated.
+      ValueError: the run chose no such checkpoint.
+    """
     experiment.check_versions(workdir, experiment.versions(config))
     method = experiment.build(config, config.method)
     like = experiment.initialize(config, method)
@@ -47,32 +95,18 @@ def run(
     name = best.maps()[0]
     checkpoint = checkpoint or next(c for c in PREFERRED if c in best.criteria())
     step = best.step(checkpoint, name)
-    variables = best.variables(step, like)
-    threshold = _threshold(workdir, config.method.name, name, checkpoint)
-    output.mkdir(parents=True, exist_ok=True)
 
     @jax.jit
-    def localize(image):
+    def localize(variables, image):
         view = augment.eval_view({"image": image}, **method.normalization)
         logits, maps = method.localize(variables, view["image"])
         return None if logits is None else jax.nn.softmax(logits), maps[name]
 
-    rows = []
-    for path in paths:
-        picture = _read(path)
-        small = picture.resize(_seen_size(picture, config), Image.Resampling.BILINEAR)
-        probabilities, low = localize(np.asarray(small)[None])
-        heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
-        _write(output / path.stem, np.asarray(picture), heat)
-        image_class = ("", "")
-        if probabilities is not None:
-            image_class = int(np.argmax(probabilities)), float(np.max(probabilities))
-        share = float(np.mean(heat >= threshold))
-        values = (path.name, *image_class, share, threshold)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    _table(output / "predictions.csv", rows)
-    logging.info("%d maps by step %d (%s) under %s", len(rows), step, checkpoint, output)
-    return rows
+    return Localizer(
+        functools.partial(localize, jax.device_put(best.variables(step, like))),
+        _threshold(workdir, config.method.name, name, checkpoint),
+        f"{name} at step {step} ({checkpoint})",
+    )
 
 
 def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
