@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "wsol_jax"
 FILES = {str(p.relative_to(ROOT)): p for p in ROOT.rglob("*.py")}
 LAYERS = [
     {"main"},
-    {"papers", "stain_shift"},
+    {"papers", "slide_maps", "stain_shift"},
     {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
     {"results", "trained", "stain_styles"},
     {"selection", "pseudo_labels"},

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import slide_factory
 from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
@@ -69,7 +70,9 @@ def test_a_run_knows_its_config(trained, tmp_path):
     assert (trained / "report.html").is_file()
     with np.load(trained / "gallery.npz") as gallery:
         Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
+        tissue = np.asarray(Image.fromarray(gallery["image"][0]).resize((128, 128)))
         (tmp_path / "masks").mkdir()
+        (tmp_path / "slides").mkdir()
         Image.fromarray(gallery["mask"][0]).resize((90, 70)).save(tmp_path / "masks" / "mine.png")
     call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
@@ -78,6 +81,12 @@ def test_a_run_knows_its_config(trained, tmp_path):
     scores = json.loads((maps / "scores.json").read_text())["maps"]
     assert (scores["kinds"], scores["resized"]) == ([".npy"], 0)
     assert 0 < scores["pxap"]["value"] <= 100
+    slide_factory.write(tmp_path / "slides" / "tissue.tif", tissue.repeat(2, 0), mpp=0.5)
+    slides = ("--mode=predict_slides", f"--images={tmp_path / 'slides'}", "--field=48")
+    call(*slides, f"--workdir={trained}")
+    with Image.open(trained / "slides" / "tissue" / "map.tif") as heat:
+        assert heat.size == (16, 32)  # cells of 12 along a tile of 96 pixels
+        assert np.any(heat)
     call("--mode=stain_shift", f"--workdir={trained}", f"--images={tmp_path}", "--styles=1")
     shift = json.loads((trained / "stain_shift.json").read_text())
     assert [row["reference"] for row in shift["styles"]] == ["", "mine.png"]
@@ -107,6 +116,7 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--workdir=/nonexistent"], "/nonexistent is not a run"),
         (["--mode=predict", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=stain_shift", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
+        (["--mode=predict_slides", "--workdir=a"], "needs --images=FOLDER and --field=MICRONS"),
         (["--mode=embed", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
         (["--mode=transfer", "--workdir=runs/a"], "needs --workdir=FOLDER and --config=FILE"),
         (["--mode=embed", "--config=configs/quickstart.py"], "no checkpoints under"),

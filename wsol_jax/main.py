@@ -3,6 +3,7 @@
 python -m wsol_jax.main --config=configs/pixelcam_glas.py
 python -m wsol_jax.main --mode=report --config=configs/paper/table01.py
 python -m wsol_jax.main --mode=predict --workdir=runs/pixelcam_glas --images=FOLDER
+python -m wsol_jax.main --mode=predict_slides --workdir=RUN --images=SLIDES --field=MICRONS
 srun python -m wsol_jax.main --distributed --config=configs/pixelcam_glas.py
 """
 
@@ -56,6 +57,15 @@ def _predict():
     predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
 
 
+def _predict_slides():
+    from wsol_jax import slide_maps
+
+    config, workdir = _run()
+    output = pathlib.Path(_OUTPUT.value or workdir / "slides")
+    given = {"field": _FIELD.value, "mpp": _MPP.value, "checkpoint": _CHECKPOINT.value}
+    slide_maps.run(config, workdir, pathlib.Path(_IMAGES.value), output, **given)
+
+
 def _transfer():
     from wsol_jax import transfer
 
@@ -95,24 +105,37 @@ MODES = {
     "evaluate": Mode(_train, shared=True),
     "report": Mode(_report),
     "predict": Mode(_predict, ("images",)),
+    "predict_slides": Mode(_predict_slides, ("images", "field")),
     "transfer": Mode(_transfer, ("workdir", "config")),
     "stain_shift": Mode(_stain_shift, ("images",)),
     "embed": Mode(_embed),
     "evaluate_maps": Mode(_evaluate_maps, ("maps", "masks")),
 }
 
+KINDS = {"config": "FILE", "field": "MICRONS"}  # of what a flag names, if not a folder
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>).")
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
-_IMAGES = flags.DEFINE_string("images", None, "predict, stain_shift: folder of images.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "predict, stain_shift: folder of images; predict_slides: of slides."
+)
+_FIELD = flags.DEFINE_float(
+    "field", None, "predict_slides: microns along the images that the run was trained on."
+)
+_MPP = flags.DEFINE_float(
+    "mpp", None, "predict_slides: microns along a level-0 pixel (default: what the slides say)."
+)
 _IMAGE = flags.DEFINE_list("image", [], "embed: test images (default: the first with objects).")
 _MAPS = flags.DEFINE_string("maps", None, "evaluate_maps: folder of heat maps.")
 _MASKS = flags.DEFINE_string("masks", None, "evaluate_maps: folder of their masks.")
 _AGAINST = flags.DEFINE_string("against", None, "evaluate_maps: folder of maps to compare with.")
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder to write (default: predict in the workdir, evaluate_maps in --maps)."
+    "output", None, "Folder to write (default: in the workdir; evaluate_maps: in --maps)."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: last, b_cl or b_loc, which is usual.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "", "predict, predict_slides: last, b_cl or b_loc, which is usual."
+)
 _STYLES = flags.DEFINE_integer("styles", 10, "stain_shift: how many to take of the images.", 1)
 _RESTAINING = flags.DEFINE_enum(
     "restaining", "macenko", ("macenko", "reinhard"), "stain_shift: how images are given a style."
@@ -131,9 +154,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
     mode = MODES[_MODE.value]
     if any(flags.FLAGS[name].value is None for name in mode.needs):
-        needed = " and ".join(
-            f"--{name}={'FILE' * (name == 'config') or 'FOLDER'}" for name in mode.needs
-        )
+        needed = " and ".join(f"--{name}={KINDS.get(name, 'FOLDER')}" for name in mode.needs)
         raise app.UsageError(f"--mode={_MODE.value} needs {needed}")
     _set_up(mode)
     mode.run()

@@ -1,0 +1,227 @@
+"""Maps of whole slides: joined from tiles, written for viewers, resumed, refused."""
+
+import csv
+import json
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slide_factory
+import tifffile
+
+from wsol_jax import predict, slide_maps
+from wsol_jax.slides import exports, mosaic, rasters, reader
+
+openslide = pytest.importorskip("openslide")
+
+SIDE, CELLS = 64, 8  # of a tile: pixels that the model sees, values of its map
+MPP = 0.25
+FIELD = 64.0  # microns: 256 level-0 pixels a tile, 32 a cell
+THRESHOLD = 0.5
+
+
+def darkness(image):
+    """How dark each 8 x 8 block of images is, in [0, 1], and probabilities of two classes."""
+    blocks = 1 - jnp.asarray(image, jnp.float32).reshape(-1, CELLS, 8, CELLS, 8, 3) / 255
+    maps = blocks.mean((2, 4, 5))
+    dark = maps.mean((1, 2))
+    return jnp.stack([1 - dark, dark], axis=1), maps
+
+
+def config(method="pixelcam"):
+    named = types.SimpleNamespace(name=method)
+    sizes = {"image_size": SIDE, "keep_aspect": False, "evaluation_batch_size": 5}
+    return types.SimpleNamespace(name="drawn", method=named, **sizes)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """A folder with a drawn slide, and a mask beside it, as CAMELYON16 has them."""
+    folder = tmp_path_factory.mktemp("slides")
+    for name in ("tumor_001", "tumor_001_mask"):
+        slide_factory.write(folder / f"{name}.tif", slide_factory.picture(), mpp=MPP)
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The batches that the model sees; it is `darkness`."""
+    seen = []
+
+    def localize(image):
+        if isinstance(image, np.ndarray):
+            seen.append(image)
+        return darkness(image)
+
+    found = predict.Localizer(localize, THRESHOLD, "pixelcam at step 7 (b_loc)")
+    monkeypatch.setattr(predict, "localizer", lambda *arguments: found)
+    return seen
+
+
+def table(path):
+    """The lines of a CSV file."""
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def run(slides, output, **options):
+    options = {"field": FIELD, **options}
+    return slide_maps.run(config(), output, slides, output / "maps", **options)
+
+
+def direct(file, field):
+    """The darkness of every cell, from the whole slide at once."""
+    slide = reader.open_slide(file)
+    cell = field / MPP / CELLS
+    rows, columns = (int(np.ceil(n / cell)) for n in slide.size[::-1])
+    whole = reader.region(slide, 0, 0, 8 * columns, 8 * rows, downsample=cell / 8)
+    return 1 - whole.reshape(rows, 8, columns, 8, 3).mean((1, 3, 4)) / 255
+
+
+@pytest.mark.parametrize(("field", "tolerance"), [(FIELD, 0.6), (59.3, 5.0)])
+def test_the_map_is_that_of_the_whole_slide(slides, calls, tmp_path, field, tolerance):
+    (row,) = run(slides, tmp_path, field=field)
+    folder = tmp_path / "maps" / "tumor_001"
+    values = tifffile.imread(folder / "map.tif")
+    expected = 255 * direct(slides / "tumor_001.tif", field)
+    assert values.shape == expected.shape
+    known = values > 0
+    assert np.abs(values - expected)[known].max() <= tolerance  # of 255
+    assert expected[~known].max() < 255 * 0.2  # what is left out is glass, but for ends of tissue
+    assert row["tiles"] == len(table(folder / "tiles.csv"))
+    assert sum(len(batch) for batch in calls) == 5 * -(-row["tiles"] // 5)
+
+
+def test_what_is_written_agrees(slides, calls, tmp_path):
+    (row,) = run(slides, tmp_path)
+    folder = tmp_path / "maps" / "tumor_001"
+    values = tifffile.imread(folder / "map.tif")
+    square_mm = (32 * MPP / 1000) ** 2
+    largest = (values >= 128).sum() * square_mm  # where all of every cell is tissue
+    assert 0.95 * largest < row["roi_mm2"] <= largest
+    assert row["roi_mm2"] < row["tissue_mm2"]
+    assert row["slide"] == "tumor_001.tif"
+    slide = openslide.OpenSlide(folder / "map.tif")
+    assert slide.dimensions == values.shape[::-1]
+    tags = slide.properties
+    assert 10_000 / float(tags["tiff.XResolution"]) == pytest.approx(32 * MPP)
+    tiles = table(folder / "tiles.csv")
+    for tile in tiles:
+        x, y, side = (int(tile[key]) // 32 for key in ("x", "y", "side"))
+        own = values[y : y + side, x : x + side] >= 128
+        assert float(tile["roi"]) == pytest.approx(own.mean(), abs=1e-4)
+        total = float(tile["probability_0"]) + float(tile["probability_1"])
+        assert total == pytest.approx(1, abs=2e-4)
+    known = json.loads((folder / "slide.json").read_text())
+    assert (known["field"], known["threshold"], known["cell"]) == (FIELD, THRESHOLD, 32.0)
+    assert (folder / "overlay.png").is_file()
+    regions = json.loads((folder / "roi.geojson").read_text())["features"]
+    # The tumors are the dark parts of the drawing; a pen stroke is darker still.
+    inside = np.zeros(values.shape, bool)
+    for feature in regions:
+        for ring in feature["geometry"]["coordinates"]:
+            vertices = np.array(ring[:-1], float)
+            inside ^= rasters.interior(vertices, rasters.Window(0, 0, *values.shape[::-1], 32.0))
+    np.testing.assert_array_equal(inside, values >= 128)
+    assert {f["properties"]["classification"]["name"] for f in regions} == {"ROI"}
+
+
+def test_finished_slides_are_kept_and_changed_ones_mapped_again(slides, calls, tmp_path):
+    again = tmp_path / "slides"
+    again.mkdir()
+    file = slide_factory.write(again / "a.tif", slide_factory.picture(), mpp=MPP)
+    (tmp_path / "maps" / "a.partial").mkdir(parents=True)  # as a killed call leaves it
+    first = run(again, tmp_path)
+    assert not (tmp_path / "maps" / "a.partial").exists()
+    calls.clear()
+    assert run(again, tmp_path) == first
+    assert not calls
+    with pytest.raises(FileExistsError, match=r"made with \{'field': 64.0\}.*\{'field': 70.0\}"):
+        run(again, tmp_path, field=70.0)
+    slide_factory.write(file, 255 - slide_factory.picture(), mpp=MPP)
+    assert run(again, tmp_path)[0]["roi_mm2"] != first[0]["roi_mm2"]
+    assert calls
+    (tmp_path / "maps" / "a" / "slide.json").unlink()
+    with pytest.raises(FileExistsError, match="is not of a slide's map"):
+        run(again, tmp_path)
+
+
+def test_a_slide_that_fails_is_told_and_the_others_are_mapped(slides, calls, tmp_path):
+    mixed = tmp_path / "slides"
+    mixed.mkdir()
+    slide_factory.write(mixed / "b.tif", slide_factory.picture(), mpp=None)
+    whole = (slides / "tumor_001.tif").read_bytes()
+    (mixed / "a.tif").write_bytes(whole[: len(whole) // 2])
+    (mixed / "c.tif").write_bytes(whole)
+    with pytest.raises(SystemExit, match="2 of 3 slides failed, see"):
+        run(mixed, tmp_path)
+    rows = table(tmp_path / "maps" / "slides.csv")
+    assert [row["slide"] for row in rows] == ["a.tif", "b.tif", "c.tif"]
+    assert "a.tif" in rows[0]["error"]
+    assert "how many microns a pixel is wide" in rows[1]["error"]
+    assert (rows[2]["error"], int(rows[2]["tiles"]) > 0) == ("", True)
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["c", "slides.csv"]
+    (mixed / "c.tif").unlink()
+    with pytest.raises(SystemExit, match="1 of 2 slides failed"):  # told its scale, b is mapped
+        run(mixed, tmp_path / "told", mpp=MPP)
+
+
+def test_blank_glass_has_an_empty_map(calls, tmp_path):
+    (tmp_path / "slides").mkdir()
+    glass = np.full((400, 500, 3), slide_factory.GLASS, np.uint8)
+    slide_factory.write(tmp_path / "slides" / "glass.tif", glass, mpp=MPP)
+    (row,) = run(tmp_path / "slides", tmp_path)
+    assert (row["tiles"], row["roi_mm2"], calls) == (0, 0, [])
+    folder = tmp_path / "maps" / "glass"
+    assert not tifffile.imread(folder / "map.tif").any()
+    assert json.loads((folder / "roi.geojson").read_text())["features"] == []
+
+
+def test_bad_input_is_told_before_any_work(slides, calls, tmp_path):
+    with pytest.raises(ValueError, match=r"'sat' stretches the map of every tile.*\['pixelcam'"):
+        slide_maps.run(config("sat"), tmp_path, slides, tmp_path / "maps", field=FIELD)
+    with pytest.raises(ValueError, match="field -1: expected microns along a training image"):
+        run(slides, tmp_path, field=-1)
+    with pytest.raises(ValueError, match="where its maps would be taken for slides"):
+        slide_maps.run(config(), tmp_path, slides, slides / "maps", field=FIELD)
+    with pytest.raises(FileNotFoundError, match=r"absent does not exist"):
+        run(tmp_path / "absent", tmp_path)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_every_cell_is_in_the_middle_of_one_tile():
+    cells = mosaic.grid((1000, 700), 224.0, 28)
+    assert (cells.cell, cells.margin, cells.step) == (8.0, 3, 22)
+    count = np.zeros(cells.shape, int)
+    for tile in mosaic.tiles(cells, np.full(cells.shape, 255, np.uint8)):
+        count[mosaic.middle(cells, tile)] += 1
+    assert cells.shape == (88, 125)
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize("largest", [exports.OUTLINED, 20])
+def test_outlines_of_a_block(monkeypatch, largest):
+    monkeypatch.setattr(exports, "OUTLINED", largest)
+    values = np.zeros((30, 40), np.uint8)
+    values[8:20, 4:36] = 255
+    values[12:16, 12:20] = 0
+    (feature,) = exports.outlines(values, 0.5, cell=10.0, mpp=(2.0, 3.0))["features"]
+    assert len(feature["geometry"]["coordinates"]) == 2  # one hole
+    step = 1 if largest > 40 else 2  # cells along a value of the level that is outlined
+    # Halfway between middles the outline cuts an eighth of a value's square at each corner of the
+    # block, and as much of the hole's.
+    square = (12 * 32 - 4 * 8) - step**2 * (4 / 8 - 4 / 8)
+    expected = square * 100 * 6 / 1e6
+    assert feature["properties"]["measurements"]["area_mm2"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_levels_of_the_pyramid(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (700, 1301), np.uint8)
+    exports.write_pyramid(tmp_path / "map.tif", values, mpp=(4.0, 4.0))
+    slide = openslide.OpenSlide(tmp_path / "map.tif")
+    assert slide.level_dimensions == ((1301, 700), (651, 350), (326, 175))
+    shown = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("L"))
+    np.testing.assert_array_equal(shown, values)
+    coarse = np.asarray(slide.read_region((0, 0), 2, (325, 175)).convert("L"), float)
+    means = values[:, :1300].reshape(175, 4, 325, 4).mean((1, 3))
+    assert np.abs(coarse - means).max() <= 1  # rounded at every level

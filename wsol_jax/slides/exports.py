@@ -1,0 +1,108 @@
+"""Maps of slides in the formats that viewers open: a pyramid of pixels, and outlines.
+
+Values are of 8 bits, 0 where nothing was looked at. QuPath, ASAP and OpenSlide read the pyramid,
+QuPath the outlines, whose places are pixels of the slide's level 0.
+"""
+
+import itertools
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import Image
+
+TILE = 256
+COARSEST = 512  # pixels along the longer side, at most, of the pyramid's last level
+OUTLINED = 8192  # and of the level that is outlined
+COLOR = (200, 60, 0)
+EXTRA = "pip install 'wsol-jax[slides]'"
+
+Values = UInt8[np.ndarray, "rows columns"]
+
+
+def write_pyramid(file: pathlib.Path, values: Values, *, mpp: tuple[float, float]) -> None:
+    """Writes a map as a tiled TIFF, each level half as large as the one before.
+
+    Args:
+      mpp: microns along a value, horizontally and vertically.
+
+    Raises:
+      ImportError: tifffile is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ImportError(f"writing maps of slides needs tifffile ({error}): {EXTRA}") from None
+    with tifffile.TiffWriter(file, bigtiff=True) as writer:
+        level = 0
+        while True:
+            writer.write(
+                values,
+                tile=(TILE, TILE),
+                photometric="minisblack",
+                compression="zlib",
+                resolution=tuple(10_000 / (microns * 2**level) for microns in mpp),
+                resolutionunit="CENTIMETER",
+                subfiletype=int(level > 0),
+                metadata=None,
+            )
+            if max(values.shape) <= COARSEST:
+                return
+            values, level = _half(values), level + 1
+
+
+def least(threshold: float) -> int:
+    """The smallest value of a region, of maps at or above a threshold in [0, 1]; not 0."""
+    return max(1, math.ceil(255 * threshold))
+
+
+def outlines(
+    values: Values, threshold: float, *, cell: float, mpp: tuple[float, float]
+) -> dict[str, Any]:
+    """The regions at or above a threshold as GeoJSON, a polygon each, with holes.
+
+    Lines run between the middles of cells, so that those of the region lie inside. A map too large
+    to be outlined whole is outlined at half its size, or a quarter, and so on.
+
+    Args:
+      cell: level-0 pixels along a value.
+      mpp: microns along a level-0 pixel, horizontally and vertically.
+    """
+    import contourpy  # which matplotlib depends on
+
+    while max(values.shape) > OUTLINED:
+        values, cell = _half(values), 2 * cell
+    generator = contourpy.contour_generator(z=np.pad(values, 1), fill_type="OuterOffset")
+    # Between two whole numbers, so that no line runs through the middle of a cell.
+    polygons, ends = generator.filled(least(threshold) - 0.5, 256)
+    features = []
+    for points, offsets in zip(polygons, ends, strict=True):
+        places = (points - 0.5) * cell  # from middles in the padded map
+        rings = [places[a:b] for a, b in itertools.pairwise(offsets)]
+        square_mm = abs(sum(map(_area, rings))) * mpp[0] * mpp[1] / 1e6
+        features.append(_feature([ring.round(1).tolist() for ring in rings], square_mm))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(rings, square_mm):
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": rings},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": "ROI", "color": list(COLOR)},
+            "measurements": {"area_mm2": round(square_mm, 6)},
+        },
+    }
+
+
+def _half(values: Values) -> UInt8[np.ndarray, "_ _"]:
+    return np.asarray(Image.fromarray(values).reduce(2))
+
+
+def _area(ring: Float64[np.ndarray, "n 2"]) -> float:
+    """Signed: holes run the other way round."""
+    x, y = ring.T
+    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
