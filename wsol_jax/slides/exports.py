@@ -1,7 +1,7 @@
 """Maps of slides in the formats that viewers open: a pyramid of pixels, and outlines.
 
-Values are of 8 bits, 0 where nothing was looked at. QuPath, ASAP and OpenSlide read the pyramid,
-QuPath the outlines, whose places are pixels of the slide's level 0.
+Values are of 8 bits, 0 where nothing was looked at. OpenSlide opens the pyramid; the outlines have
+QuPath's properties, and their places are pixels of the slide's level 0.
 """
 
 import itertools
