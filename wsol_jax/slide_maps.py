@@ -7,7 +7,9 @@ OUTPUT/SLIDE/overlay.png  the map over the slide, small
 OUTPUT/SLIDE/tiles.csv    every tile that was looked at, with the probabilities of the classes
 OUTPUT/SLIDE/slide.json   how all of it was made
 
-A slide's folder is whole or not there; killed, the same command goes on with the next one.
+A slide's folder is whole or not there; killed, the same command goes on with the next one. Tiles
+are read by `reader.region` at the scale of the training images, which were resized bilinearly from
+level 0 where these are means over the nearest finer level.
 """
 
 import concurrent.futures
