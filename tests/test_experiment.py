@@ -133,7 +133,7 @@ def test_runs_of_another_version_are_refused(tmp_path):
 def test_a_run_is_of_one_command_at_a_time(tmp_path):
     config = small.small_config()
     with experiment.claim(tmp_path, config):
-        with pytest.raises(BlockingIOError, match=rf"at work in {tmp_path}.* another --workdir"):
+        with pytest.raises(BlockingIOError, match=rf"at work in {tmp_path}.* another folder"):
             claim(tmp_path, config)
         claim(tmp_path / "other", config)
     claim(tmp_path, config)

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import shutil
+import sys
 import types
 
+import filelock
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,7 +57,7 @@ def calls(monkeypatch):
             seen.append(image)
         return darkness(image)
 
-    found = predict.Localizer(localize, THRESHOLD, "pixelcam at step 7 (b_loc)")
+    found = predict.Localizer(localize, THRESHOLD, "pixelcam at step 7 (b_loc)", "0f1e")
     monkeypatch.setattr(predict, "localizer", lambda *arguments: found)
     return seen
 
@@ -130,9 +133,11 @@ def test_finished_slides_are_kept_and_changed_ones_mapped_again(slides, calls, t
     again = tmp_path / "slides"
     again.mkdir()
     file = slide_factory.write(again / "a.tif", slide_factory.picture(), mpp=MPP)
-    (tmp_path / "maps" / "a.partial").mkdir(parents=True)  # as a killed call leaves it
+    partial = tmp_path / "maps" / ".a.partial"  # as a killed call leaves it
+    partial.mkdir(parents=True)
+    (partial / "map.tif").write_bytes(b"half")
     first = run(again, tmp_path)
-    assert not (tmp_path / "maps" / "a.partial").exists()
+    assert not partial.exists()
     calls.clear()
     assert run(again, tmp_path) == first
     assert not calls
@@ -141,29 +146,67 @@ def test_finished_slides_are_kept_and_changed_ones_mapped_again(slides, calls, t
     slide_factory.write(file, 255 - slide_factory.picture(), mpp=MPP)
     assert run(again, tmp_path)[0]["roi_mm2"] != first[0]["roi_mm2"]
     assert calls
-    (tmp_path / "maps" / "a" / "slide.json").unlink()
+    file.write_bytes(b"no slide")
+    with pytest.raises(SystemExit, match="1 of 1 slides failed"):  # no map of the slide as it was
+        run(again, tmp_path)
+    assert not (tmp_path / "maps" / "a").exists()
+    (tmp_path / "maps" / "a").mkdir()
     with pytest.raises(FileExistsError, match="is not of a slide's map"):
         run(again, tmp_path)
+
+
+def test_one_command_at_a_time(slides, calls, tmp_path):
+    (tmp_path / "maps").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "maps" / ".lock"),
+        pytest.raises(BlockingIOError, match="another command is at work in"),
+    ):
+        run(slides, tmp_path)
+    assert not calls
 
 
 def test_a_slide_that_fails_is_told_and_the_others_are_mapped(slides, calls, tmp_path):
     mixed = tmp_path / "slides"
     mixed.mkdir()
-    slide_factory.write(mixed / "b.tif", slide_factory.picture(), mpp=None)
     whole = (slides / "tumor_001.tif").read_bytes()
-    (mixed / "a.tif").write_bytes(whole[: len(whole) // 2])
-    (mixed / "c.tif").write_bytes(whole)
-    with pytest.raises(SystemExit, match="2 of 3 slides failed, see"):
+    cut = len(whole) // 8
+    (mixed / "a.tif").write_bytes(whole[:cut])
+    (mixed / "b.tif").write_bytes(whole[:cut] + bytes(4 * cut) + whole[5 * cut :])
+    slide_factory.write(mixed / "c.tif", slide_factory.picture(), mpp=None)
+    (mixed / "d.tif").write_bytes(whole)
+    with pytest.raises(SystemExit, match="3 of 4 slides failed, see"):
         run(mixed, tmp_path)
     rows = table(tmp_path / "maps" / "slides.csv")
-    assert [row["slide"] for row in rows] == ["a.tif", "b.tif", "c.tif"]
-    assert "a.tif" in rows[0]["error"]
-    assert "how many microns a pixel is wide" in rows[1]["error"]
-    assert (rows[2]["error"], int(rows[2]["tiles"]) > 0) == ("", True)
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["c", "slides.csv"]
-    (mixed / "c.tif").unlink()
-    with pytest.raises(SystemExit, match="1 of 2 slides failed"):  # told its scale, b is mapped
-        run(mixed, tmp_path / "told", mpp=MPP)
+    assert [row["slide"] for row in rows] == ["a.tif", "b.tif", "c.tif", "d.tif"]
+    assert "cannot read the slide" in rows[0]["error"]
+    assert "b.tif at x" in rows[1]["error"]  # a tile, long after it was opened
+    assert "how many microns a pixel is wide" in rows[2]["error"]
+    assert (rows[3]["error"], int(rows[3]["tiles"]) > 0) == ("", True)
+    left = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert left - {".lock"} == {"d", "slides.csv"}
+    for name in ("a.tif", "b.tif"):
+        (mixed / name).unlink()
+    told = run(mixed, tmp_path, mpp=0.5)  # the one that does not say its scale; the other is kept
+    assert [row["slide"] for row in told] == ["c.tif", "d.tif"]
+    assert told[1]["tiles"] == int(rows[3]["tiles"])
+    assert told[0]["tissue_mm2"] == pytest.approx(4 * told[1]["tissue_mm2"], rel=0.02)
+    with pytest.raises(FileExistsError, match=r"'mpp_given': 0\.5"):
+        run(mixed, tmp_path, mpp=0.4)
+
+
+def test_fine_maps_are_averaged_and_images_need_no_class(slides, monkeypatch, tmp_path):
+    def localize(image):
+        return None, 1 - jnp.asarray(image, jnp.float32).mean(-1) / 255
+
+    found = predict.Localizer(localize, THRESHOLD, "unet", "")
+    monkeypatch.setattr(predict, "localizer", lambda *arguments: found)
+    monkeypatch.setattr(slide_maps, "CELLS", 10)
+    run(slides, tmp_path)
+    values = tifffile.imread(tmp_path / "maps" / "tumor_001" / "map.tif")
+    expected = 255 * direct(slides / "tumor_001.tif", FIELD)
+    assert np.abs(values - expected)[values > 0].max() <= 0.6
+    (line, *_) = table(tmp_path / "maps" / "tumor_001" / "tiles.csv")
+    assert list(line) == ["x", "y", "side", "tissue", "roi"]
 
 
 def test_blank_glass_has_an_empty_map(calls, tmp_path):
@@ -177,16 +220,35 @@ def test_blank_glass_has_an_empty_map(calls, tmp_path):
     assert json.loads((folder / "roi.geojson").read_text())["features"] == []
 
 
-def test_bad_input_is_told_before_any_work(slides, calls, tmp_path):
-    with pytest.raises(ValueError, match=r"'sat' stretches the map of every tile.*\['pixelcam'"):
+def test_bad_input_is_told_before_any_work(slides, calls, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"'sat' are not known to be comparable.*\['pixelcam'"):
         slide_maps.run(config("sat"), tmp_path, slides, tmp_path / "maps", field=FIELD)
-    with pytest.raises(ValueError, match="field -1: expected microns along a training image"):
-        run(slides, tmp_path, field=-1)
+    for field in (-1.0, float("inf")):
+        with pytest.raises(ValueError, match="expected microns along a training image"):
+            run(slides, tmp_path, field=field)
+    with pytest.raises(ValueError, match=r"mpp 0\.0 for .*expected microns per pixel between"):
+        run(slides, tmp_path, mpp=0.0)
     with pytest.raises(ValueError, match="where its maps would be taken for slides"):
         slide_maps.run(config(), tmp_path, slides, slides / "maps", field=FIELD)
     with pytest.raises(FileNotFoundError, match=r"absent does not exist"):
         run(tmp_path / "absent", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"tumor_001.tif is a file; name the one of the"):
+        run(slides / "tumor_001.tif", tmp_path)
+    (tmp_path / "masks").mkdir()
+    shutil.copy(slides / "tumor_001_mask.tif", tmp_path / "masks")
+    with pytest.raises(FileNotFoundError, match="holds masks alone"):
+        run(tmp_path / "masks", tmp_path)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImportError, match=r"tifffile .*wsol-jax\[slides\]"):
+        run(slides, tmp_path)
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_field_in_millimetres_fails_at_once(slides, calls, tmp_path):
+    with pytest.raises(SystemExit):
+        run(slides, tmp_path, field=0.064)
+    (row,) = table(tmp_path / "maps" / "slides.csv")
+    assert "0.064 microns are 0.3 of its pixels, which the run sees as 64" in row["error"]
 
 
 def test_every_cell_is_in_the_middle_of_one_tile():
@@ -199,20 +261,21 @@ def test_every_cell_is_in_the_middle_of_one_tile():
     assert (count == 1).all()
 
 
-@pytest.mark.parametrize("largest", [exports.OUTLINED, 20])
-def test_outlines_of_a_block(monkeypatch, largest):
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("largest", "step"), [(exports.OUTLINED, 1), (20, 2)])
+def test_outlines_of_a_block(monkeypatch, threshold, largest, step):
     monkeypatch.setattr(exports, "OUTLINED", largest)
     values = np.zeros((30, 40), np.uint8)
-    values[8:20, 4:36] = 255
+    values[8:20, 4:] = 255
     values[12:16, 12:20] = 0
-    (feature,) = exports.outlines(values, 0.5, cell=10.0, mpp=(2.0, 3.0))["features"]
-    assert len(feature["geometry"]["coordinates"]) == 2  # one hole
-    step = 1 if largest > 40 else 2  # cells along a value of the level that is outlined
-    # Halfway between middles the outline cuts an eighth of a value's square at each corner of the
-    # block, and as much of the hole's.
-    square = (12 * 32 - 4 * 8) - step**2 * (4 / 8 - 4 / 8)
-    expected = square * 100 * 6 / 1e6
-    assert feature["properties"]["measurements"]["area_mm2"] == pytest.approx(expected, abs=1e-6)
+    options = {"cell": 10.0, "size": (395, 300), "mpp": (2.0, 3.0)}
+    (feature,) = exports.outlines(values, threshold, **options)["features"]
+    outer, hole = (np.array(ring) for ring in feature["geometry"]["coordinates"])
+    assert (*outer.min(0), *outer.max(0)) == (40, 80, 395, 200)  # as far as the slide goes
+    assert (*hole.min(0), *hole.max(0)) == (120, 120, 200, 160)
+    area = feature["properties"]["measurements"]["area_mm2"]
+    corners = 8 * (5 * step) ** 2 / 2  # cut off from the block and from its hole
+    assert area == pytest.approx(6 * (355 * 120 - 80 * 40) / 1e6, abs=6 * corners / 1e6)
 
 
 def test_levels_of_the_pyramid(tmp_path):

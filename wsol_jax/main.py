@@ -121,10 +121,10 @@ _IMAGES = flags.DEFINE_string(
     "images", None, "predict, stain_shift: folder of images; predict_slides: of slides."
 )
 _FIELD = flags.DEFINE_float(
-    "field", None, "predict_slides: microns along the images that the run was trained on."
+    "field", None, "predict_slides: microns along an image of the data that the run was trained on."
 )
 _MPP = flags.DEFINE_float(
-    "mpp", None, "predict_slides: microns along a level-0 pixel (default: what the slides say)."
+    "mpp", None, "predict_slides: microns along a level-0 pixel of slides that do not say so."
 )
 _IMAGE = flags.DEFINE_list("image", [], "embed: test images (default: the first with objects).")
 _MAPS = flags.DEFINE_string("maps", None, "evaluate_maps: folder of heat maps.")

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -30,11 +31,13 @@ class Localizer(NamedTuple):
         are not classified, and maps (b i j) in [0, 1] of the likeliest class.
       threshold: of the maps, chosen on the validation images.
       origin: which map and checkpoint it is, in words.
+      weights: SHA-256 of the weights, as hexadecimal digits.
     """
 
     localize: Callable[..., tuple]
     threshold: float
     origin: str
+    weights: str
 
 
 def run(
@@ -102,10 +105,14 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
         logits, maps = method.localize(variables, view["image"])
         return None if logits is None else jax.nn.softmax(logits), maps[name]
 
+    variables, digest = best.variables(step, like), hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.ascontiguousarray(leaf))
     return Localizer(
-        functools.partial(localize, jax.device_put(best.variables(step, like))),
+        functools.partial(localize, jax.device_put(variables)),
         _threshold(workdir, config.method.name, name, checkpoint),
         f"{name} at step {step} ({checkpoint})",
+        digest.hexdigest(),
     )
 
 

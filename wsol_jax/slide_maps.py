@@ -1,15 +1,16 @@
 """A folder of whole slides -> their maps, by a trained run, as viewers open them.
 
 OUTPUT/slides.csv         a line a slide: tiles, tissue and that of it in regions, or why it failed
-OUTPUT/SLIDE/map.tif      the map in 8 bits, a pyramid with its scale; 0 where there is no tissue
+OUTPUT/SLIDE/map.tif      the map in 8 bits, a pyramid with its scale; 0 off the tissue, and where
+                          a tile has too little of it to be looked at
 OUTPUT/SLIDE/roi.geojson  its regions at or above the threshold, in level-0 pixels
 OUTPUT/SLIDE/overlay.png  the map over the slide, small
 OUTPUT/SLIDE/tiles.csv    every tile that was looked at, with the probabilities of the classes
 OUTPUT/SLIDE/slide.json   how all of it was made
 
 A slide's folder is whole or not there; killed, the same command goes on with the next one. Tiles
-are read by `reader.region` at the scale of the training images, which were resized bilinearly from
-level 0 where these are means over the nearest finer level.
+are read by `reader.region` at the scale at which the run was evaluated, whose images were resized
+bilinearly from level 0 where these are means over the nearest finer level.
 """
 
 import concurrent.futures
@@ -18,6 +19,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -26,35 +28,49 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import logbook, predict, visualize
+from wsol_jax import experiment, logbook, predict, visualize
 from wsol_jax.slides import exports, mosaic, prepare, reader
 
-# Methods whose values do not depend on what else is in a tile; others stretch each map to [0, 1].
+# Methods whose values do not depend on what else is in a tile.
 COMPARABLE = ("pixelcam", "negev", "unet")
 COLUMNS = ("slide", "tiles", "tissue_mm2", "roi_mm2", "seconds", "error")
 OVERLAY = 2048  # pixels along the longer side, at most
+CELLS = 64  # values along a tile, at most; finer maps are averaged
+COARSEST = 4  # pixels of a tile along a level-0 pixel, at most
 
 
 class Request(NamedTuple):
-    """What a slide's map is made with; a folder that has been made with the same is kept.
+    """What a map is made with; a slide that was mapped with the same is left as it is.
 
     Attributes:
-      run, map: the folder of the run, and which map at which checkpoint.
+      map: which one, at which checkpoint.
+      weights: of the run, see `predict.Localizer`.
       threshold: of the regions.
       field: microns along a tile.
-      mpp: microns along a level-0 pixel where the slides are not asked.
     """
 
-    run: str
     map: str
+    weights: str
     threshold: float
     field: float
-    mpp: float | None
+
+
+class Batched(NamedTuple):
+    """What a run makes of batches of tiles.
+
+    Attributes:
+      localize: pictures (b h w 3) -> probabilities (b k) or None, maps (b c c).
+      shape: of the pictures.
+      cells: c.
+    """
+
+    localize: Callable[..., tuple]
+    shape: tuple[int, int, int, int]
+    cells: int
 
 
 def run(
@@ -70,84 +86,95 @@ def run(
     """Maps every slide of a folder; one that fails is told, and the others are mapped.
 
     Args:
-      images: folder of slides, looked through with all inside of it.
-      field: microns along the images that the run was trained on: what it sees at once.
-      mpp: microns along a level-0 pixel, in place of what the slides say.
+      images: folder of slides, looked through with all inside of it; files whose names end in
+        `prepare.MASK` are left out.
+      field: microns along an image of the data that the run was trained on.
+      mpp: microns along a level-0 pixel of slides that do not say so.
       checkpoint: see `predict.localizer`.
 
     Returns:
       The lines of slides.csv.
 
     Raises:
+      BlockingIOError: another command is at work there.
       FileExistsError: a folder there was made with something else; says what.
       FileNotFoundError, ImportError, ValueError: no slides, no run, no OpenSlide, a method whose
         maps cannot be joined; before any work.
       SystemExit: slides have failed; everything else is written.
     """
+    _require(config, images, output, field, mpp)
+    files = {s.name: s.file for s in prepare.find(images) if not s.name.endswith(prepare.MASK)}
+    if not files:
+        raise FileNotFoundError(f"the folder {images} holds masks alone, by their names; no slides")
+    found = predict.localizer(config, workdir, checkpoint)
+    request = Request(found.origin, found.weights, found.threshold, field)
+    output.mkdir(parents=True, exist_ok=True)
+    with experiment.locked(output):
+        known = {name: _finished(output / name, file, request, mpp) for name, file in files.items()}
+        batched = _batched(found.localize, config)
+        for name, file in files.items():
+            if known[name] is None:
+                known[name] = _attempt(file, output / name, request, mpp, batched)
+                logging.info("%s: %s", name, _told(known[name]))
+            rows = [{"slide": files[n].name, **facts} for n, facts in known.items() if facts]
+            _write_csv(output / "slides.csv", COLUMNS, rows)
+    failed = sum("error" in row for row in rows)
+    if failed:
+        raise SystemExit(f"{failed} of {len(rows)} slides failed, see {output / 'slides.csv'}")
+    logging.info("%d slides: %s", len(rows), output / "slides.csv")
+    return rows
+
+
+def _require(config, images, output, field, mpp):
     if config.method.name not in COMPARABLE:
         raise ValueError(
-            f"the method {config.method.name!r} stretches the map of every tile to [0, 1], so that "
-            f"those of a slide cannot be joined; expected a run of one of {list(COMPARABLE)}"
+            f"maps of the method {config.method.name!r} are not known to be comparable from tile "
+            "to tile (most are stretched to [0, 1] in each), so that they cannot be joined; "
+            f"expected a run of one of {list(COMPARABLE)}"
         )
-    if not field > 0:
+    if not (field > 0 and math.isfinite(field)):
         raise ValueError(
             f"field {field}: expected microns along a training image, such as 124 for 512 pixels "
             "at 40x"
         )
+    if mpp is not None:
+        reader.require_plausible(mpp, images)
     if output.resolve().is_relative_to(images.resolve()):
         raise ValueError(
             f"the output {output} lies in the folder of slides {images}, where its maps would be "
             "taken for slides; pass another --output"
         )
     reader.require_openslide()
-    sources = [source for source in prepare.find(images) if not _is_mask(source.name)]
-    found = predict.localizer(config, workdir, checkpoint)
-    request = Request(str(workdir.resolve()), found.origin, found.threshold, field, mpp)
-    done = {
-        source.name: _finished(output / source.name, source.file, request) for source in sources
-    }
+    exports.require_tifffile()
+
+
+def _batched(localize, config):
+    """The localizer on batches of one shape, its maps no finer than `CELLS`."""
     side = config.resize if config.keep_aspect else config.image_size
-    localize, rows = _batched(found.localize, side, config.evaluation_batch_size), []
-    for source in sources:
-        row = done[source.name] or _attempt(source.file, output / source.name, request, localize)
-        rows.append({"slide": source.file.name, **row})
-        _write_csv(output / "slides.csv", COLUMNS, rows)
-        logging.info("%s: %s", source.name, _told(row))
-    failed = [row["slide"] for row in rows if "error" in row]
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(rows)} slides failed, see {output / 'slides.csv'}")
-    return rows
+    shape = (config.evaluation_batch_size, side, side, 3)
+    _, maps = jax.eval_shape(localize, jax.ShapeDtypeStruct(shape, np.uint8))
+    cells = maps.shape[1]
+    pooled = next(p for p in range(1, cells + 1) if cells % p == 0 and cells // p <= CELLS)
+
+    def coarser(image):
+        classes, maps = localize(image)
+        blocks = maps.reshape(len(maps), cells // pooled, pooled, cells // pooled, pooled)
+        return classes, blocks.mean((2, 4))
+
+    return Batched(coarser if pooled > 1 else localize, shape, cells // pooled)
 
 
-class _Batched(NamedTuple):
-    """A localizer of whole batches of tiles.
-
-    Attributes:
-      call: pictures (b h w 3) -> probabilities (b k) or None, maps (b i i).
-      shape: of the pictures.
-      cells: values along a map.
-    """
-
-    call: Callable[..., tuple]
-    shape: tuple[int, int, int, int]
-    cells: int
-
-
-def _batched(localize, side, batch_size):
-    shape = (batch_size, side, side, 3)
-    _, maps = jax.eval_shape(localize, jax.ShapeDtypeStruct(shape, jnp.uint8))
-    return _Batched(localize, shape, maps.shape[1])
-
-
-def _attempt(file, folder, request, localize):
+def _attempt(file, folder, request, mpp, batched):
     """The facts of a slide that is mapped now, or why that failed."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        facts = _map_slide(file, partial, request, localize)
+        if folder.exists():  # of the slide as it was
+            os.replace(folder, partial)
+            shutil.rmtree(partial)
+        partial.mkdir()
+        facts = _map_slide(file, partial, request, mpp, batched)
         logbook.write_json(partial / "slide.json", facts)
-        shutil.rmtree(folder, ignore_errors=True)  # of the slide as it was
         os.replace(partial, folder)
         return facts["found"]
     except (ValueError, OSError, MemoryError) as error:
@@ -155,32 +182,34 @@ def _attempt(file, folder, request, localize):
         return {"error": str(error) or type(error).__name__}
 
 
-def _map_slide(file, folder, request, localize):
+def _map_slide(file, folder, request, mpp, batched):
     """Writes all but slide.json, whose contents are returned."""
-    began = time.monotonic()
-    slide = reader.open_slide(file, mpp=request.mpp)
-    mpp = reader.require_mpp(slide)
-    cells = mosaic.grid(slide.size, request.field / float(np.mean(mpp)), localize.cells)
+    began, fingerprint = time.monotonic(), reader.fingerprint(file)
+    slide = reader.open_slide(file)
+    given = mpp if slide.mpp is None else None
+    scale = reader.require_mpp(slide) if given is None else (given, given)
+    cells = _grid(slide, scale, request.field, batched)
     share = mosaic.tissue_share(slide, cells)
     tiles = mosaic.tiles(cells, share)
-    values, probabilities = _joined(slide, cells, tiles, localize)
+    logging.info("%s: %d tiles", file.name, len(tiles))
+    values, probabilities = _joined(slide, cells, tiles, batched)
     values[share == 0] = 0
-    square_mm = mpp[0] * mpp[1] * cells.cell**2 / 1e6
-    microns = tuple(axis * cells.cell for axis in mpp)
-    exports.write_pyramid(folder / "map.tif", values, mpp=microns)
-    regions = exports.outlines(values, request.threshold, cell=cells.cell, mpp=mpp)
+    exports.write_pyramid(folder / "map.tif", values, mpp=tuple(m * cells.cell for m in scale))
+    place = {"cell": cells.cell, "size": slide.size, "mpp": scale}
+    regions = exports.outlines(values, request.threshold, **place)
     (folder / "roi.geojson").write_text(json.dumps(regions), encoding="utf-8")
     _draw(slide, values, cells).save(folder / "overlay.png")
     region = values >= exports.least(request.threshold)
-    of_tissue, of_region = (int(part.sum(dtype=np.int64)) / 255 for part in (share, share[region]))
     columns, rows = _tile_table(cells, tiles, share, region, probabilities)
     _write_csv(folder / "tiles.csv", columns, rows)
+    square_mm = scale[0] * scale[1] * cells.cell**2 / 1e6
+    of_tissue, of_region = (int(part.sum(dtype=np.int64)) / 255 for part in (share, share[region]))
     return {
         **request._asdict(),
-        "fingerprint": reader.fingerprint(file),
-        "size": slide.size,
-        "mpp_used": mpp,
-        "cell": cells.cell,
+        **place,
+        "mpp_given": given,
+        "fingerprint": fingerprint,
+        "made": logbook.record(),
         "found": {
             "tiles": len(tiles),
             "tissue_mm2": round(of_tissue * square_mm, 4),
@@ -190,13 +219,24 @@ def _map_slide(file, folder, request, localize):
     }
 
 
+def _grid(slide, scale, field, batched):
+    """The cells of a slide; ValueError where a tile is much finer than the slide."""
+    tile, side = field / float(np.mean(scale)), batched.shape[1]
+    if tile * COARSEST < side:
+        raise ValueError(
+            f"{slide.file}: {field} microns are {tile:.1f} of its pixels, which the run sees as "
+            f"{side}; expected --field in microns, and a slide about as fine as the training images"
+        )
+    return mosaic.grid(slide.size, tile, batched.cells)
+
+
 def _joined(
-    slide: reader.Slide, cells: mosaic.Grid, tiles: Sequence[mosaic.Tile], localize: _Batched
+    slide: reader.Slide, cells: mosaic.Grid, tiles: Sequence[mosaic.Tile], batched: Batched
 ) -> tuple[UInt8[np.ndarray, "rows columns"], list[Float[np.ndarray, " k"]]]:
     """The map of a slide, and the class probabilities of its tiles; none of unclassified ones."""
     values, probabilities = np.zeros(cells.shape, np.uint8), []
-    for batch, pictures in _pictures(slide, cells, tiles, localize.shape):
-        classes, maps = jax.device_get(localize.call(pictures))
+    for batch, pictures in _pictures(slide, cells, tiles, batched.shape):
+        classes, maps = jax.device_get(batched.localize(pictures))
         for tile, heat in zip(batch, maps, strict=False):  # the last batch is filled up
             mosaic.paste(values, cells, tile, heat)
         if classes is not None:
@@ -249,29 +289,28 @@ def _draw(slide, values, cells):
     return Image.fromarray(visualize.overlay(rgb, np.asarray(heat, np.float32) / 255))
 
 
-def _finished(folder, file, request):
-    """What is known of a slide that was mapped before; FileExistsError where it was by other means.
+def _finished(folder, file, request, mpp):
+    """What was found of a slide that was mapped before; None if it was not, or has changed since.
 
-    A slide that has changed since is mapped again.
+    Raises:
+      FileExistsError: it was mapped with something else, or the folder is none of ours.
     """
     path = folder / "slide.json"
     if not path.is_file():
         if folder.exists():
             raise FileExistsError(f"{folder} is not of a slide's map; pass another --output")
         return None
-    known = json.loads(path.read_text(encoding="utf-8"))
-    differing = [key for key, value in request._asdict().items() if known.get(key) != value]
+    known, wanted = json.loads(path.read_text(encoding="utf-8")), request._asdict()
+    if known["mpp_given"] is not None:
+        wanted["mpp_given"] = mpp
+    differing = [key for key, value in wanted.items() if known.get(key) != value]
     if differing:
-        was, wanted = ({key: d[key] for key in differing} for d in (known, request._asdict()))
+        was, would = ({key: d.get(key) for key in differing} for d in (known, wanted))
         raise FileExistsError(
-            f"{folder} was made with {was}, and this would be {wanted}; pass another --output, or "
+            f"{folder} was made with {was}, and this would be {would}; pass another --output, or "
             "remove the folder"
         )
     return known["found"] if known["fingerprint"] == reader.fingerprint(file) else None
-
-
-def _is_mask(name):
-    return name.endswith(prepare.MASK)
 
 
 def _told(row):

@@ -7,6 +7,7 @@ QuPath's properties, and their places are pixels of the slide's level 0.
 import itertools
 import math
 import pathlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,7 @@ def write_pyramid(file: pathlib.Path, values: Values, *, mpp: tuple[float, float
     Raises:
       ImportError: tifffile is not installed.
     """
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ImportError(f"writing maps of slides needs tifffile ({error}): {EXTRA}") from None
-    with tifffile.TiffWriter(file, bigtiff=True) as writer:
+    with require_tifffile().TiffWriter(file, bigtiff=True) as writer:
         level = 0
         while True:
             writer.write(
@@ -53,33 +50,47 @@ def write_pyramid(file: pathlib.Path, values: Values, *, mpp: tuple[float, float
             values, level = _half(values), level + 1
 
 
+def require_tifffile() -> ModuleType:
+    """tifffile's module, or an ImportError that names the extra that it comes with."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ImportError(f"writing maps of slides needs tifffile ({error}): {EXTRA}") from None
+    return tifffile
+
+
 def least(threshold: float) -> int:
     """The smallest value of a region, of maps at or above a threshold in [0, 1]; not 0."""
     return max(1, math.ceil(255 * threshold))
 
 
 def outlines(
-    values: Values, threshold: float, *, cell: float, mpp: tuple[float, float]
+    values: Values,
+    threshold: float,
+    *,
+    cell: float,
+    size: tuple[int, int],
+    mpp: tuple[float, float],
 ) -> dict[str, Any]:
     """The regions at or above a threshold as GeoJSON, a polygon each, with holes.
 
-    Lines run between the middles of cells, so that those of the region lie inside. A map too large
-    to be outlined whole is outlined at half its size, or a quarter, and so on.
+    Lines run along the borders of the region's cells, across its corners. A map too large to be
+    outlined whole is outlined at half its size, or a quarter, and so on.
 
     Args:
       cell: level-0 pixels along a value.
+      size: width and height of the slide in level-0 pixels, where outlines end.
       mpp: microns along a level-0 pixel, horizontally and vertically.
     """
     import contourpy  # which matplotlib depends on
 
     while max(values.shape) > OUTLINED:
         values, cell = _half(values), 2 * cell
-    generator = contourpy.contour_generator(z=np.pad(values, 1), fill_type="OuterOffset")
-    # Between two whole numbers, so that no line runs through the middle of a cell.
-    polygons, ends = generator.filled(least(threshold) - 0.5, 256)
+    region = np.pad(values >= least(threshold), 1).astype(np.float32)
+    polygons, ends = contourpy.contour_generator(z=region, fill_type="OuterOffset").filled(0.5, 2)
     features = []
     for points, offsets in zip(polygons, ends, strict=True):
-        places = (points - 0.5) * cell  # from middles in the padded map
+        places = np.clip((points - 0.5) * cell, 0, size)  # from middles in the padded map
         rings = [places[a:b] for a, b in itertools.pairwise(offsets)]
         square_mm = abs(sum(map(_area, rings))) * mpp[0] * mpp[1] / 1e6
         features.append(_feature([ring.round(1).tolist() for ring in rings], square_mm))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wsol_jax.slides import reader, tissue
 
-MARGIN = 8  # a tile's margin is this part of its side
+MARGIN = 8  # a tile's margin is this part of its side, at least a cell
 LEAST_TISSUE = 0.01  # share of its middle from which a tile is looked at
 # Tissue is told in a picture of so many pixels along a cell, and along its longer side at most.
 FINER, OVERVIEW = 4, 4096
@@ -36,7 +36,7 @@ class Grid(NamedTuple):
     @property
     def margin(self) -> int:
         """Cells along a tile's border that are left out."""
-        return self.side // MARGIN
+        return max(1, self.side // MARGIN)
 
     @property
     def step(self) -> int:

@@ -146,7 +146,8 @@ def _by_name(folder: pathlib.Path, suffixes: Sequence[str], kind: str) -> dict[s
                 )
             found[file.stem] = file
     if not found:
-        state = "holds no" if folder.is_dir() else "does not exist; name the one of the"
+        state = "is a file" if folder.is_file() else "does not exist"
+        state = "holds no" if folder.is_dir() else f"{state}; name the one of the"
         raise FileNotFoundError(f"the folder {folder} {state} {kind} ({', '.join(suffixes)})")
     return found
 

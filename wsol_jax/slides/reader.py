@@ -58,11 +58,8 @@ def open_slide(file: File, *, mpp: float | None = None) -> Slide:
       ImportError: OpenSlide is not installed.
     """
     file = pathlib.Path(file)
-    if mpp is not None and not _plausible(mpp):
-        raise ValueError(
-            f"mpp {mpp} for {file}: expected microns per pixel between {PLAUSIBLE_MPP[0]} and "
-            f"{PLAUSIBLE_MPP[1]}, about 0.25 for a scan at 40x and 0.5 at 20x"
-        )
+    if mpp is not None:
+        require_plausible(mpp, file)
     openslide = require_openslide()
     if not file.is_file():
         state = "is a folder" if file.is_dir() else "does not exist"
@@ -75,6 +72,15 @@ def open_slide(file: File, *, mpp: float | None = None) -> Slide:
         raise ValueError(f"cannot read the slide {file}: {error}; {_remedy(file)}") from None
     known = _known_mpp(handle.properties) if mpp is None else (float(mpp), float(mpp))
     return Slide(file, handle.dimensions, known, handle.level_downsamples, handle)
+
+
+def require_plausible(mpp: float, file: File) -> None:
+    """Raises ValueError where microns per pixel, given for a file, are none of a slide."""
+    if not _plausible(mpp):
+        raise ValueError(
+            f"mpp {mpp} for {file}: expected microns per pixel between {PLAUSIBLE_MPP[0]} and "
+            f"{PLAUSIBLE_MPP[1]}, about 0.25 for a scan at 40x and 0.5 at 20x"
+        )
 
 
 def require_mpp(slide: Slide) -> Mpp:
