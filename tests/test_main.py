@@ -72,7 +72,6 @@ def test_a_run_knows_its_config(trained, tmp_path):
         Image.fromarray(gallery["image"][0]).resize((90, 70)).save(tmp_path / "mine.png")
         tissue = np.asarray(Image.fromarray(gallery["image"][0]).resize((128, 128)))
         (tmp_path / "masks").mkdir()
-        (tmp_path / "slides").mkdir()
         Image.fromarray(gallery["mask"][0]).resize((90, 70)).save(tmp_path / "masks" / "mine.png")
     call("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}")
     assert np.load(trained / "predictions" / "mine.npy").shape == (70, 90)
@@ -81,9 +80,9 @@ def test_a_run_knows_its_config(trained, tmp_path):
     scores = json.loads((maps / "scores.json").read_text())["maps"]
     assert (scores["kinds"], scores["resized"]) == ([".npy"], 0)
     assert 0 < scores["pxap"]["value"] <= 100
-    slide_factory.write(tmp_path / "slides" / "tissue.tif", tissue.repeat(2, 0), mpp=0.5)
-    slides = ("--mode=predict_slides", f"--images={tmp_path / 'slides'}", "--field=48")
-    call(*slides, f"--workdir={trained}")
+    (slides := trained.with_name("slides")).mkdir()
+    slide_factory.write(slides / "tissue.tif", tissue.repeat(2, 0), mpp=0.5)
+    call("--mode=predict_slides", f"--workdir={trained}", f"--images={slides}", "--field=48")
     with Image.open(trained / "slides" / "tissue" / "map.tif") as heat:
         assert heat.size == (16, 32)  # cells of 12 along a tile of 96 pixels
         assert np.any(heat)
