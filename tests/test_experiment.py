@@ -2,6 +2,7 @@
 
 import json
 
+import filelock
 import glas_folder
 import jax
 import jax.numpy as jnp
@@ -144,7 +145,7 @@ def test_disks_without_locks_are_told(tmp_path, monkeypatch, caplog, error):
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(experiment.filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     claim(tmp_path, small.small_config())
     assert f"{tmp_path} is not locked against other commands: no flock" in caplog.text
 

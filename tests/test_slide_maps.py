@@ -261,6 +261,23 @@ def test_every_cell_is_in_the_middle_of_one_tile():
     assert (count == 1).all()
 
 
+@pytest.mark.parametrize(("fine", "kept"), [(28, 28), (67, 67), (134, 67), (224, 56), (512, 64)])
+def test_maps_are_averaged_where_they_divide(fine, kept):
+    sizes = {"image_size": fine, "keep_aspect": False, "evaluation_batch_size": 1}
+    batched = slide_maps._batched(
+        lambda image: (None, jnp.zeros(image.shape[:3])), types.SimpleNamespace(**sizes)
+    )
+    assert batched.cells == kept
+    assert batched.localize(np.zeros(batched.shape, np.uint8))[1].shape == (1, kept, kept)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 28])
+def test_every_tile_has_a_middle(side):
+    cells = mosaic.grid((1000, 700), 224.0, side)
+    assert cells.step > 0
+    assert cells.margin > 0 or side < 3
+
+
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(("largest", "step"), [(exports.OUTLINED, 1), (20, 2)])
 def test_outlines_of_a_block(monkeypatch, threshold, largest, step):

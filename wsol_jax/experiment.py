@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import filelock
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -224,7 +223,7 @@ def claim(workdir: pathlib.Path, config: Any) -> Iterator[None]:
             )
     parallel.gather(True)  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
-    with locked(workdir):
+    with logbook.locked(workdir):
         logbook.write_json(path, resolved)
         parallel.gather(True)  # it is written before all look again
         found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
@@ -236,33 +235,6 @@ def claim(workdir: pathlib.Path, config: Any) -> Iterator[None]:
                 "share"
             )
         yield
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other commands out of a folder; the system frees the lock however the process ends.
-
-    Process 0 holds it.
-
-    Raises:
-      BlockingIOError: another command is at work there.
-    """
-    lock, free = filelock.FileLock(workdir / ".lock"), True
-    if jax.process_index() == 0:
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            free = False
-        except (NotImplementedError, OSError) as error:  # some shared disks have no locks
-            logging.warning("%s is not locked against other commands: %s", workdir, error)
-    if not all(parallel.gather(free)):
-        raise BlockingIOError(
-            f"another command is at work in {workdir}: wait until it ends, or name another folder"
-        )
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:

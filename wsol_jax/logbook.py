@@ -20,9 +20,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 from jaxtyping import UInt8
+
+from wsol_jax import parallel
 
 PACKAGES = (
     "jax",
@@ -155,6 +158,33 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other commands out of a folder; the system frees the lock however the process ends.
+
+    Process 0 holds it.
+
+    Raises:
+      BlockingIOError: another command is at work there.
+    """
+    lock, free = filelock.FileLock(folder / ".lock"), True
+    if jax.process_index() == 0:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            free = False
+        except (NotImplementedError, OSError) as error:  # some shared disks have no locks
+            logging.warning("%s is not locked against other commands: %s", folder, error)
+    if not all(parallel.gather(free)):
+        raise BlockingIOError(
+            f"another command is at work in {folder}: wait until it ends, or name another folder"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def duration(seconds: float) -> str:

@@ -32,14 +32,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import experiment, logbook, predict, visualize
+from wsol_jax import logbook, predict, visualize
 from wsol_jax.slides import exports, mosaic, prepare, reader
 
 # Methods whose values do not depend on what else is in a tile.
 COMPARABLE = ("pixelcam", "negev", "unet")
 COLUMNS = ("slide", "tiles", "tissue_mm2", "roi_mm2", "seconds", "error")
 OVERLAY = 2048  # pixels along the longer side, at most
-CELLS = 64  # values along a tile, at most; finer maps are averaged
+CELLS, POOLED = 64, 8  # finer maps are averaged over blocks of so many values along, at most
 COARSEST = 4  # pixels of a tile along a level-0 pixel, at most
 
 
@@ -109,7 +109,7 @@ def run(
     found = predict.localizer(config, workdir, checkpoint)
     request = Request(found.origin, found.weights, found.threshold, field)
     output.mkdir(parents=True, exist_ok=True)
-    with experiment.locked(output):
+    with logbook.locked(output):
         known = {name: _finished(output / name, file, request, mpp) for name, file in files.items()}
         batched = _batched(found.localize, config)
         for name, file in files.items():
@@ -121,7 +121,7 @@ def run(
     failed = sum("error" in row for row in rows)
     if failed:
         raise SystemExit(f"{failed} of {len(rows)} slides failed, see {output / 'slides.csv'}")
-    logging.info("%d slides: %s", len(rows), output / "slides.csv")
+    logging.info("all of %d mapped: %s", len(rows), output / "slides.csv")
     return rows
 
 
@@ -149,17 +149,18 @@ def _require(config, images, output, field, mpp):
 
 
 def _batched(localize, config):
-    """The localizer on batches of one shape, its maps no finer than `CELLS`."""
+    """The localizer on batches of one shape, maps finer than `CELLS` averaged where they divide."""
     side = config.resize if config.keep_aspect else config.image_size
     shape = (config.evaluation_batch_size, side, side, 3)
     _, maps = jax.eval_shape(localize, jax.ShapeDtypeStruct(shape, np.uint8))
     cells = maps.shape[1]
-    pooled = next(p for p in range(1, cells + 1) if cells % p == 0 and cells // p <= CELLS)
+    blocks = [p for p in range(1, POOLED + 1) if cells % p == 0]
+    pooled = next((p for p in blocks if cells // p <= CELLS), blocks[-1])
 
     def coarser(image):
         classes, maps = localize(image)
-        blocks = maps.reshape(len(maps), cells // pooled, pooled, cells // pooled, pooled)
-        return classes, blocks.mean((2, 4))
+        split = maps.reshape(len(maps), cells // pooled, pooled, cells // pooled, pooled)
+        return classes, split.mean((2, 4))
 
     return Batched(coarser if pooled > 1 else localize, shape, cells // pooled)
 

@@ -36,7 +36,7 @@ class Grid(NamedTuple):
     @property
     def margin(self) -> int:
         """Cells along a tile's border that are left out."""
-        return max(1, self.side // MARGIN)
+        return min(max(1, self.side // MARGIN), (self.side - 1) // 2)
 
     @property
     def step(self) -> int:
@@ -67,13 +67,12 @@ def tissue_share(slide: reader.Slide, cells: Grid) -> UInt8[np.ndarray, "rows co
     """How much of each cell is tissue, from 0 to 255 for all of it."""
     side = min(OVERVIEW, FINER * max(cells.shape))
     rgb, downsample = reader.overview(slide, side=side)
-    rows, columns = (length * cells.cell / downsample for length in cells.shape)
-    beyond = [
-        (0, max(0, math.ceil(n) - m)) for n, m in zip((rows, columns), rgb.shape, strict=False)
-    ]
-    found = Image.fromarray(np.pad(255 * tissue.tissue(rgb).astype(np.uint8), beyond))
-    size, box = cells.shape[::-1], (0, 0, columns, rows)
-    return np.asarray(found.resize(size, Image.Resampling.BOX, box=box))
+    found = 255 * tissue.tissue(rgb).astype(np.uint8)
+    height, width = (length * cells.cell / downsample for length in cells.shape)
+    beyond = (math.ceil(height) - found.shape[0], math.ceil(width) - found.shape[1])
+    padded = Image.fromarray(np.pad(found, [(0, max(0, pixels)) for pixels in beyond]))
+    size, box = cells.shape[::-1], (0, 0, width, height)
+    return np.asarray(padded.resize(size, Image.Resampling.BOX, box=box))
 
 
 def tiles(cells: Grid, share: UInt8[np.ndarray, "rows columns"]) -> list[Tile]:
