@@ -1,5 +1,8 @@
 """Stains and colours against NumPy, torchstain and the matrices that images are drawn from."""
 
+import os
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from tissue import STAINS, tissue, turned
 from torchstain import normalizers
 
 from wsol_jax import stains
+from wsol_jax.data import glas
 
 SIDE = 64
 IMAGES = np.stack([tissue(seed, turned(5 * seed), side=SIDE) for seed in range(3)])
@@ -108,6 +112,18 @@ def test_macenko_equals_torchstain():
     normalizer.fit(REFERENCE[0])
     expected = [normalizer.normalize(image, stains=False)[0] for image in IMAGES]
     assert_close(macenko(IMAGES, estimate(REFERENCE)), np.stack(expected))
+
+
+@pytest.mark.skipif("WSOL_GLAS" not in os.environ, reason="WSOL_GLAS names no GlaS folder")
+def test_macenko_equals_torchstain_on_glas():
+    examples = glas.examples("test", folder=pathlib.Path(os.environ["WSOL_GLAS"]))
+    reference, *images = (example.read()[0] for example in examples[::16])
+    normalizer = normalizers.MacenkoNormalizer(backend="numpy")
+    normalizer.fit(reference)
+    style = estimate(reference[None])
+    for image in images:
+        expected, _, _ = normalizer.normalize(image, stains=False)
+        assert_close(macenko(image[None], style), expected[None])
 
 
 def test_restained_images_have_the_stains_of_the_reference():
