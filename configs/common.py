@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
+from wsol_jax.method import defaults
+
 
 class Encoder(NamedTuple):
     """What a config has to know of an encoder.
@@ -127,19 +129,26 @@ def released_optimizer(
     return ConfigDict({"learning_rate": learning_rate, "decay_epochs": decay_epochs, "fast": fast})
 
 
+def method(name: str, **keywords) -> ConfigDict:
+    """A method with all of its keywords, so that each can be set: `--config.method.KEYWORD=`."""
+    known = {"name": name, **defaults(name), **keywords}
+    unset = config_dict.placeholder(object)  # where nothing is the usual value
+    return ConfigDict({key: unset if value is None else value for key, value in known.items()})
+
+
 def classifier(*readouts: str) -> ConfigDict:
     """The image classifier and the read-outs that make its maps."""
-    return ConfigDict({"name": "classifier", "readouts": readouts, "dropout": 0.1})
+    return method("classifier", readouts=readouts, dropout=0.1)
 
 
 def pixelcam(**keywords) -> ConfigDict:
     """PixelCAM as trained on GlaS: five pixels of each kind, lambda 1."""
-    return ConfigDict({"name": "pixelcam", "dropout": 0.1, **keywords})
+    return method("pixelcam", **{"dropout": 0.1, **keywords})
 
 
 def negev(encoder: str, **keywords) -> ConfigDict:
     """NEGEV with the decoder of an encoder."""
-    return ConfigDict({"name": "negev", **ENCODERS[encoder].decoder, **keywords})
+    return method("negev", **ENCODERS[encoder].decoder, **keywords)
 
 
 def first_method(cam: str) -> ConfigDict:
@@ -150,7 +159,7 @@ def first_method(cam: str) -> ConfigDict:
     """
     if cam in ("layer_cam", "grad_cam_pp"):
         return classifier(cam, *({"layer_cam", "grad_cam_pp"} - {cam}))
-    return ConfigDict({"name": cam}) if cam in ("sat", "unet") else classifier(cam)
+    return method(cam) if cam in ("sat", "unet") else classifier(cam)
 
 
 def with_baseline(config: ConfigDict, cam: str = "layer_cam") -> ConfigDict:

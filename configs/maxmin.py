@@ -62,7 +62,7 @@ def maxmin(name: str, data: str, **keywords) -> ConfigDict:
     config = base(name, data, deep_stem=True)
     config.published = keywords.get("background") or "foreground"
     config.head = head({"name": "wildcat", **WILDCAT[data]})
-    config.method = ConfigDict({"name": "maxmin", **BARRIER[data], **keywords})
+    config.method = common.method("maxmin", **{**BARRIER[data], **keywords})
     if data == "glas":
         return schedule(config, 80, 4, tuple(range(10, 80, 10)), learning_rate=1e-3, decay=0.9)
     return schedule(config, 20, 8, (10,), learning_rate=1e-3, fast=("classifier",))
@@ -74,7 +74,7 @@ def constrained(name: str, data: str, method: str) -> ConfigDict:
     config.published = method
     small = {"modalities": 1, "use_bias": False} if method == "erase" else {}
     config.head = head({"name": "wildcat", **WILDCAT["glas"], **small})
-    config.method = ConfigDict({"name": method, **object_class(data)})
+    config.method = common.method(method, **object_class(data))
     decays = tuple(range(40, 400, 40))
     return schedule(config, 400, 8, decays, learning_rate=1e-3, weight_decay=1e-5)
 
@@ -90,7 +90,7 @@ def classifier(name: str, data: str, method: str) -> ConfigDict:
     pooling, readout = READOUTS[method]
     config.head = head(pooling)
     keywords = {"readouts": (readout,), "bounded": True, **object_class(data)}
-    config.method = ConfigDict({"name": "classifier", **keywords})
+    config.method = common.method("classifier", **keywords)
     config.augment.turn = True
     config.weights.mean, config.weights.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if data == "glas":
@@ -104,7 +104,7 @@ def unet(name: str, data: str) -> ConfigDict:
     config.published = "unet"
     config.backbone = ConfigDict({"name": "double_conv"})
     config.weights.source, config.head = "", None
-    config.method = ConfigDict({"name": "unet"})
+    config.method = common.method("unet")
     if data == "glas":
         return schedule(config, 960, 16, (320, 640), learning_rate=0.1)
     return schedule(config, 90, 16, (30, 60), learning_rate=0.1)

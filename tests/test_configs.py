@@ -12,7 +12,7 @@ import pytest
 from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
-from wsol_jax import experiment, published, train
+from wsol_jax import experiment, method, published, train
 from wsol_jax.papers import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -94,6 +94,11 @@ def test_is_named_after_its_file_and_survives_json(config):
     assert json.loads(config.to_json())["name"] == config.name
 
 
+def test_every_keyword_of_a_method_can_be_set(config):
+    for section in experiment.sections(config):
+        assert set(section.method) == {"name", *method.defaults(section.method.name)}
+
+
 def test_parameter_count(config):
     built = experiment.build(config, config.method)
     count = sum(x.size for x in jax.tree.leaves(shapes(built, 64)["params"]))
@@ -130,12 +135,12 @@ def test_rows_of_the_tables_take_one_finite_step(table, variant):
 
 @pytest.mark.parametrize(("table", "variant"), [(t, v) for t, rows in ROWS.items() for v in rows])
 def test_rows_build_and_normal_patches_of_camelyon16_give_no_foreground(table, variant):
-    for data, negatives in (("camelyon16", "background"), ("glas", None)):
+    for data, negatives in (("camelyon16", "background"), ("glas", "foreground")):
         config = table_row(table, f"{data}/{variant}")
         assert config.data.name == data
         experiment.build(config, config.method)
         if config.baseline:
-            assert config.method.get("negatives") == negatives
+            assert config.method.negatives == negatives
 
 
 @pytest.mark.parametrize(("table", "variant"), [(t, v) for t, rows in MAXMIN.items() for v in rows])
