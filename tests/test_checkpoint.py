@@ -53,6 +53,18 @@ def test_only_the_newest_and_the_kept_stay(checkpoints):
     reopened.close()
 
 
+def test_a_reader_leaves_alone_what_is_being_written(checkpoints):
+    checkpoints.save(1, state_of(1), {}, keep=())
+    writing = checkpoints.folder / "2.orbax-checkpoint-tmp"
+    writing.mkdir()
+    reader = checkpoint.Checkpoints(checkpoints.folder, read_only=True)
+    np.testing.assert_array_equal(reader.restore(1, state_of(0))["params"]["w"], 1)
+    reader.close()
+    assert writing.is_dir()
+    checkpoint.Checkpoints(checkpoints.folder).close()  # whoever writes here clears up
+    assert not writing.exists()
+
+
 def test_variables_of_another_model_are_refused(checkpoints):
     """Not filled up with whatever the new model began with."""
     checkpoints.save(4, {"params": {"w": np.ones(3), "layer1_0": np.ones(2)}}, {}, keep=())

@@ -87,7 +87,8 @@ with parallel.first_process_first():
     results["later"] = shared.exists()
     shared.touch()
 try:
-    with experiment.claim(pathlib.Path(folder, f"host{jax.process_index()}"), small.small_config()):
+    own = pathlib.Path(folder, f"host{jax.process_index()}")
+    with experiment.claim(own, small.small_config(), "images"):
         pass
 except FileNotFoundError as error:
     results["refused"] = str(error)

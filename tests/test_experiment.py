@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small
 
+from configs import common
 from wsol_jax import augment, experiment
 from wsol_jax.backbones import weights
 from wsol_jax.data import memory, sources, splits
@@ -133,7 +134,7 @@ def test_runs_of_another_version_are_refused(tmp_path):
 
 def test_a_run_is_of_one_command_at_a_time(tmp_path):
     config = small.small_config()
-    with experiment.claim(tmp_path, config):
+    with experiment.claim(tmp_path, config, "images"):
         with pytest.raises(BlockingIOError, match=rf"at work in {tmp_path}.* another folder"):
             claim(tmp_path, config)
         claim(tmp_path / "other", config)
@@ -150,9 +151,40 @@ def test_disks_without_locks_are_told(tmp_path, monkeypatch, caplog, error):
     assert f"{tmp_path} is not locked against other commands: no flock" in caplog.text
 
 
-def claim(workdir, config):
-    with experiment.claim(workdir, config):
+def claim(workdir, config, images="images"):
+    with experiment.claim(workdir, config, images):
         pass
+
+
+def test_what_changes_no_number_may_change(tmp_path):
+    config = small.two_phases()
+    claim(tmp_path, config)
+    config.data.folder, config.parallel, config.notes = "elsewhere", "pmap", ("a note",)
+    config.evaluation_batch_size += 1
+    claim(tmp_path, config)
+    assert experiment.stored_config(tmp_path).data.folder == "elsewhere"
+    config.baseline.method.dropout = 0.7
+    with pytest.raises(FileExistsError, match=r"another config \(other: baseline.method.dropout\)"):
+        claim(tmp_path, config)
+
+
+def test_keywords_at_their_usual_values_are_no_difference(tmp_path):
+    config = small.small_config("pixelcam")
+    claim(tmp_path, config)
+    config.method = common.method(**config.method)
+    claim(tmp_path, config)
+    config.method.negatives = "background"
+    with pytest.raises(FileExistsError, match=r"another config \(other: method.negatives\)"):
+        claim(tmp_path, config)
+
+
+def test_a_run_on_other_images_is_refused(tmp_path):
+    config = small.small_config()
+    claim(tmp_path, config)
+    (tmp_path / "record.json").write_text(json.dumps({"data": "images"}))
+    claim(tmp_path, config)
+    with pytest.raises(FileExistsError, match="other images, labels or splits"):
+        claim(tmp_path, config, "others")
 
 
 def test_the_fingerprint_is_of_names_labels_and_splits():

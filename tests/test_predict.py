@@ -73,14 +73,40 @@ def test_the_threshold_is_the_validations(trained, images, tmp_path):
     assert run(trained, images, tmp_path / "out", "last")[0]["threshold"] == expected
 
 
+@pytest.mark.parametrize(
+    ("numbers", "threshold"),
+    [
+        ({"valpx": {"pxap": 60.0, "threshold": 0.25}, "test": {"accuracy": 90.0}}, 0.25),
+        ({"test": {"accuracy": 90.0}}, 0.5),
+        ({"valpx": {"pxap": 60.0}, "test": {"accuracy": 90.0}}, None),
+    ],
+)
+def test_the_threshold_is_there_without_masks_of_test_images(tmp_path, numbers, threshold):
+    maps = {"cam": {"last": numbers}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"phases": {"classifier": {"maps": maps}}}))
+    where = (tmp_path, "classifier", "cam", "last")
+    if threshold is not None:
+        assert predict._threshold(*where) == threshold
+        return
+    with pytest.raises(ValueError, match=r"kept no threshold; run: .*--mode=evaluate"):
+        predict._threshold(*where)
+
+
 def test_bad_input_is_told_before_anything_is_written(trained, images, tmp_path):
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"broken.png is not a readable image"):
+    with pytest.raises(ValueError, match=r"broken.png: .* expected an image; remove or replace it"):
         run(trained, images, tmp_path / "out")
     (images / "broken.png").unlink()
     (images / "a.jpg").write_bytes((images / "a.png").read_bytes())
-    with pytest.raises(ValueError, match=r"several images called \['a'\]"):
+    message = r"would be mapped to \['a.npy', 'a.png', 'a_overlay.png'\]; rename some"
+    with pytest.raises(ValueError, match=message):
         run(trained, images, tmp_path / "out")
+    (images / "a.jpg").rename(images / "a_overlay.jpg")
+    with pytest.raises(ValueError, match=r"would be mapped to \['a_overlay.png'\]; rename some"):
+        run(trained, images, tmp_path / "out")
+    (images / "a_overlay.jpg").rename(images / "a.jpg")
+    with pytest.raises(ValueError, match=r"is the folder of the images, .* pass another --output"):
+        run(trained, images, images / "." / ".." / "images")
     with pytest.raises(FileNotFoundError, match=r"no folder .*absent"):
         run(trained, tmp_path / "absent", tmp_path / "out")
     (tmp_path / "empty").mkdir()

@@ -1,6 +1,7 @@
 """The run as a whole: two phases, selection, resuming after any death, and what ends it early."""
 
 import json
+import os
 import signal
 import time
 
@@ -151,17 +152,18 @@ def wait_for(condition, process, seconds=200):
 
 @pytest.mark.parametrize("name", ["sat", "unet", "negev", "maxmin"])
 def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
-    """Stopped between two checkpoints, a run ends with the weights of one that was not."""
+    """Stopped within an epoch, a run ends with the weights of one that was not."""
     config = small.two_phases(name) if name == "negev" else small.small_config(name)
     if name == "negev":
         config.baseline.workdir = str(finished[0])
     monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     numbers = train.run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(logbook.Progress, "show", stop_at(3))
+        patch.setattr(logbook.Progress, "show", stop_at(4))
         with pytest.raises(InterruptedError):
             train.run(config, tmp_path / "halves")
     assert not (tmp_path / "halves" / "metrics.json").exists()
+    assert selection.Best(tmp_path / "halves" / name).step("last", name) == 3
     with monkeypatch.context() as patch:
         patch.setattr(results, "collect", lambda *_: {})  # it says the same of equal weights
         train.run(config, tmp_path / "halves")
@@ -227,6 +229,51 @@ def test_a_baseline_of_another_model_is_refused(finished, tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         train.run(config, tmp_path / "run")
+
+
+def test_a_baseline_that_is_not_at_its_end_is_refused(tmp_path):
+    config = small.small_config("classifier")
+    with pytest.raises(SystemExit):
+        train.run(config, tmp_path / "begun", deadline=time.monotonic())
+    assert json.loads((tmp_path / "begun/record.json").read_text())["seconds"] > 0
+    second = small.two_phases()
+    second.baseline.workdir = str(tmp_path / "begun")
+    message = r"is trained for 0 of its 2 epochs; .* python -m wsol_jax.main --workdir=.*begun$"
+    with pytest.raises(ValueError, match=message):
+        train.run(second, tmp_path / "run")
+
+
+def test_a_baseline_on_other_images_is_refused(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "fingerprint", lambda _: "others")
+    config = small.two_phases()
+    config.baseline.workdir = str(finished[0])
+    with pytest.raises(FileExistsError, match="holds a run on other images, labels or splits"):
+        train.run(config, tmp_path / "run")
+
+
+def test_sigterm_during_the_last_validation_ends_the_run(tmp_path, monkeypatch):
+    judge = selection.Validation.judge
+
+    def terminated(self, state, memory, epoch):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge(self, state, memory, epoch)
+
+    config = small.small_config("classifier")
+    with monkeypatch.context() as patch:
+        patch.setattr(selection.Validation, "judge", terminated)
+        with pytest.raises(SystemExit):
+            train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert selection.Best(tmp_path / "run/classifier").step("last", "layer_cam") == 4
+    assert train.run(config, tmp_path / "run")["phases"]
+
+
+def test_of_many_classes_one_image_each_is_shown():
+    arrays = small.squares(22, seed=0)
+    arrays["label"] = (np.arange(22) % 11).astype(np.int32)
+    shown = results._shown(small.split_of(arrays, small.SIZE))
+    assert shown.labels.tolist() == list(range(11))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

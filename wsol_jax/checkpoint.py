@@ -17,11 +17,15 @@ TO_DELETE = "to_delete"  # where Orbax moves a checkpoint first, so that none is
 
 
 class Checkpoints:
-    """The checkpoints under `folder`, by training step."""
+    """The checkpoints under `folder`, by training step.
 
-    def __init__(self, folder: pathlib.Path):
+    Args:
+      read_only: leave alone what another command is writing there.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, read_only: bool = False):
         options = ocp.CheckpointManagerOptions(
-            todelete_subdir=TO_DELETE, cleanup_tmp_directories=True
+            todelete_subdir=TO_DELETE, cleanup_tmp_directories=not read_only, read_only=read_only
         )
         self.folder = folder
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -31,7 +35,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
-        """Writes one checkpoint in the background, then deletes those not in `keep`.
+        """Writes one checkpoint whole or not at all, then deletes those not in `keep`.
 
         Raises:
           OSError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -41,10 +45,8 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(arrays), memory=ocp.args.JsonSave(memory)
         )
         try:
+            self._manager.save(step, args=items)
             self._manager.wait_until_finished()
-            if step not in self._manager.all_steps():
-                self._manager.save(step, args=items)
-                self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise OSError(
                 f"could not write checkpoint {step} under {self.folder} ({error}); make room, or "
@@ -89,7 +91,7 @@ class Checkpoints:
         return self._manager.restore(step, args=items).memory
 
     def close(self) -> None:
-        """Waits for what is still being written."""
+        """Frees what Orbax holds."""
         self._manager.close()
 
 

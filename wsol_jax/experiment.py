@@ -19,6 +19,7 @@ from wsol_jax.data import pictures, sources, splits
 from wsol_jax.run_files import at
 
 SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
+SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")  # no number
 RECALIBRATION_BATCH = 16
 
 
@@ -203,24 +204,22 @@ def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, An
 
 
 @contextlib.contextmanager
-def claim(workdir: pathlib.Path, config: Any) -> Iterator[None]:
+def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
     """Makes the folder of a run, keeps other commands out of it, and writes its config there.
+
+    Args:
+      images: their `fingerprint`.
 
     Raises:
       BlockingIOError: another command is at work there.
-      FileExistsError: the folder holds a run of another config, or of another version of a method;
-        says what differs.
+      FileExistsError: the folder holds a run of another config, of another version of a method, or
+        on other images or labels; says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
     """
     check_versions(workdir, versions(config))
+    check_config(workdir, config)
+    check_images(workdir, images)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
-    if path.is_file():
-        differing = sorted(_differences(run_files.read_config(workdir), resolved))
-        if differing:
-            raise FileExistsError(
-                f"{workdir} holds a run of another config (other: {', '.join(differing)}); "
-                "pass another --workdir, or remove the folder"
-            )
     parallel.gather(True)  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
     with logbook.locked(workdir):
@@ -258,12 +257,47 @@ def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
     )
 
 
+def baseline_epochs(config: Any) -> int:
+    """How many epochs a run's first phase has, which is another run's where that trained it."""
+    if not config.baseline.workdir:
+        return config.baseline.epochs
+    return sections(stored_config(pathlib.Path(config.baseline.workdir)))[0].epochs
+
+
+def check_config(workdir: pathlib.Path, config: Any) -> None:
+    """Raises FileExistsError where the run at `workdir` has another config.
+
+    What changes no number may differ, and so may the places of the data and of the weights.
+    """
+    old, new = run_files.read_config(workdir), json.loads(config.to_json())
+    if not old:
+        return
+    differing = sorted({*_differences(_plain(old), _plain(new))} - {*SILENT})
+    if differing:
+        raise FileExistsError(
+            f"{workdir} holds a run of another config (other: {', '.join(differing)}); pass "
+            f"another --workdir, or remove the folder. --workdir={workdir} without --config takes "
+            "that of the run"
+        )
+
+
+def check_images(workdir: pathlib.Path, images: str) -> None:
+    """Raises FileExistsError where the run at `workdir` is on images of another fingerprint."""
+    recorded = run_files.read_json(workdir / "record.json").get("data", images)
+    if recorded != images:
+        raise FileExistsError(
+            f"{workdir} holds a run on other images, labels or splits than those of this config "
+            f"(fingerprint {recorded}, not {images}): they have changed since, or are of another "
+            "folder; pass another --workdir, or train that run again"
+        )
+
+
 def check_versions(workdir: pathlib.Path, current: dict[str, int]) -> None:
     """Raises FileExistsError where the run at `workdir` is of other versions of the methods."""
-    path = workdir / "record.json"
-    if not path.is_file():
+    record = run_files.read_json(workdir / "record.json")
+    if not record:
         return
-    recorded = run_files.versions(json.loads(path.read_text()), current)
+    recorded = run_files.versions(record, current)
     for name, version in current.items():
         if recorded[name] != version:
             raise FileExistsError(
@@ -311,6 +345,19 @@ def _require_valpx(config, valpx):
             "B-LOC is chosen, whose CAMs the second phase learns from; pass "
             "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
         )
+
+
+def _plain(config):
+    """A resolved config, its methods with all their keywords, its weights by the name of the file.
+
+    Earlier configs had the keywords alone that were not as usual.
+    """
+    source = at(config, "weights", "source")
+    found = {**config, "weights": {**config["weights"], "source": pathlib.PurePath(source).name}}
+    for section in filter(None, (found, found.get("baseline"))):
+        usual = json.loads(json.dumps(method.defaults(section["method"]["name"])))
+        section["method"] = {**usual, **section["method"]}
+    return found
 
 
 def _differences(old, new, prefix=""):

@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -103,7 +104,7 @@ def record(path: pathlib.Path | None = None, **facts: Any) -> dict[str, Any]:
         before = json.loads(path.read_text(encoding="utf-8"))
         earlier = [*before.pop("earlier", []), before]
     return {
-        "command": " ".join(["python -m wsol_jax.main", *sys.argv[1:]]),
+        "command": f"python -m wsol_jax.main {shlex.join(sys.argv[1:])}".rstrip(),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **_versions(PACKAGES)},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

@@ -169,6 +169,7 @@ def _run():
     if _CONFIG.value is not None:
         _require_row(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / _CONFIG.value.name)
+        _require_own(_CONFIG.value, workdir)
         return _CONFIG.value, workdir
     return _config_of(pathlib.Path(_WORKDIR.value)), pathlib.Path(_WORKDIR.value)
 
@@ -190,6 +191,14 @@ def _require_row(config):
             f", or one of its rows, such as --config=configs/{config.name}.py:{one}" if own else ""
         )
         raise app.UsageError(f"configs/{config.name}.py is a whole table: pass --mode=report{row}")
+
+
+def _require_own(config, workdir):
+    """A run is used with the config that it was trained with."""
+    from wsol_jax import experiment
+
+    if "cells" not in config:
+        experiment.check_config(workdir, config)
 
 
 def _write_report(workdir):

@@ -1,10 +1,10 @@
 """A folder of images of any size -> maps, overlays and a table, by a trained run."""
 
+import collections
 import csv
 import functools
 import hashlib
 import io
-import json
 import logging
 import pathlib
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from wsol_jax import augment, evaluate, experiment, logbook, metrics, selection, visualize
+from wsol_jax import augment, evaluate, logbook, metrics, run_files, trained, visualize
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-PREFERRED = ("b_loc", "last")  # the first of them that a run has
+WRITTEN = (".npy", ".png", "_overlay.png")  # of each image
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
 
 
@@ -52,13 +52,20 @@ def run(
 
     Args:
       images: folder with files that end in one of `SUFFIXES`.
-      checkpoint: "last", "b_cl" or "b_loc"; where empty, one of `PREFERRED`.
+      output: another folder.
+      checkpoint: "last", "b_cl" or "b_loc"; where empty, the one whose numbers are reported.
 
     Raises:
       FileExistsError: the run is of another version of its method.
       FileNotFoundError: no images, or no trained run.
-      ValueError: a file is not a readable image; before anything is written.
+      ValueError: a file is not a readable image, two would have maps of one name, or the run is not
+        trained to its end; before anything is written.
     """
+    if output.resolve() == images.resolve():
+        raise ValueError(
+            f"the output {output} is the folder of the images, which maps of the same names would "
+            "replace; pass another --output"
+        )
     paths = _listed(images)
     found = localizer(config, workdir, checkpoint)
     output.mkdir(parents=True, exist_ok=True)
@@ -84,19 +91,16 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
     """What the last phase of a run makes of images.
 
     Args:
-      checkpoint: "last", "b_cl" or "b_loc"; where empty, one of `PREFERRED`.
+      checkpoint: "last", "b_cl" or "b_loc"; where empty, the one whose numbers are reported.
 
     Raises:
       FileExistsError: the run is of another version of its method.
       FileNotFoundError: there is no trained run, or it is not evaluated.
-      ValueError: the run chose no such checkpoint.
+      ValueError: the run chose no such checkpoint, or is not trained to its end.
     """
-    experiment.check_versions(workdir, experiment.versions(config))
-    method = experiment.build(config, config.method)
-    like = experiment.initialize(config, method)
-    best = selection.Best(workdir / config.method.name)
-    name = best.maps()[0]
-    checkpoint = checkpoint or next(c for c in PREFERRED if c in best.criteria())
+    phase = trained.phase(config, workdir, config)
+    best, method, name = phase.best, phase.method, phase.best.maps()[0]
+    checkpoint = checkpoint or phase.checkpoint
     step = best.step(checkpoint, name)
 
     @jax.jit
@@ -105,7 +109,7 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
         logits, maps = method.localize(variables, view["image"])
         return None if logits is None else jax.nn.softmax(logits), maps[name]
 
-    variables, digest = best.variables(step, like), hashlib.sha256()
+    variables, digest = best.variables(step, phase.like), hashlib.sha256()
     for leaf in jax.tree.leaves(variables):
         digest.update(np.ascontiguousarray(leaf))
     return Localizer(
@@ -125,21 +129,19 @@ def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
         raise FileNotFoundError(f"no images in {folder}; expected files that end in {SUFFIXES}")
     for path in paths:
         _read(path)
-    stems = [path.stem for path in paths]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    written = collections.Counter(f"{path.stem}{end}" for path in paths for end in WRITTEN)
+    twice = sorted(name for name, count in written.items() if count > 1)
     if twice:
-        raise ValueError(f"{folder} has several images called {twice}; their maps would collide")
+        raise ValueError(
+            f"several images of {folder} would be mapped to {twice[:5]}; rename some, or map them "
+            "in folders of their own"
+        )
     return paths
 
 
 def _read(path: pathlib.Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a readable image ({error}); remove or replace it"
-        ) from error
+    with pictures.readable(path, "an image; remove or replace it"), Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _seen_size(picture, config):
@@ -159,20 +161,23 @@ def _threshold(workdir, phase, name, checkpoint):
             f"{path} does not exist, so no threshold has been chosen; run: "
             f"python -m wsol_jax.main --mode=evaluate --workdir={workdir}"
         )
-    numbers = json.loads(path.read_text())["phases"][phase]["maps"][name][checkpoint]
-    test = numbers["test"]
-    chosen = test.get("at_validation_threshold", test)
-    if "threshold" not in chosen:
+    numbers = run_files.read_json(path)["phases"][phase]["maps"][name][checkpoint]
+    if "valpx" not in numbers:
         logging.warning("without pixel labels no threshold was chosen: shares are at 0.5")
         return metrics.BOUNDARY
-    return chosen["threshold"]
+    if "threshold" not in numbers["valpx"]:
+        raise ValueError(
+            f"{path} is of an earlier version, which kept no threshold; run: "
+            f"python -m wsol_jax.main --mode=evaluate --workdir={workdir}"
+        )
+    return numbers["valpx"]["threshold"]
 
 
 def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]):
-    np.save(stem.with_name(f"{stem.name}.npy"), heat)
-    visualize.save_map_png16(stem.with_name(f"{stem.name}.png"), heat)
-    overlay = Image.fromarray(visualize.overlay(image, heat))
-    overlay.save(stem.with_name(f"{stem.name}_overlay.png"))
+    array, picture, overlay = (stem.with_name(f"{stem.name}{end}") for end in WRITTEN)
+    np.save(array, heat)
+    visualize.save_map_png16(picture, heat)
+    Image.fromarray(visualize.overlay(image, heat)).save(overlay)
 
 
 def _table(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

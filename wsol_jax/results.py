@@ -122,8 +122,11 @@ def _summary(scores, name):
     if "valpx" in scores:
         chosen_on = scores["valpx"].maps[name]
         threshold = chosen_on.threshold()
-        pixels = int(np.sum(chosen_on.pixels))
-        numbers["valpx"] = {chosen_on.name: chosen_on.compute(), "pixels": pixels}
+        numbers["valpx"] = {
+            chosen_on.name: chosen_on.compute(),
+            "pixels": int(np.sum(chosen_on.pixels)),
+            "threshold": threshold,
+        }
     numbers["test"] = evaluate.summarize(scores["test"], name, threshold)
     if "seen" in scores:
         for split in ("seen", "valcl"):
@@ -145,7 +148,8 @@ def _all_foreground(split):
 def _shown(split):
     """A few images of each class, spread over the split, as a split of their own."""
     classes = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
-    spread = [np.linspace(0, len(rows) - 1, GALLERY // len(classes)) for rows in classes]
+    each = max(1, GALLERY // len(classes))
+    spread = [np.linspace(0, len(rows) - 1, each) for rows in classes]
     chosen = [rows[np.unique(s.astype(int))] for rows, s in zip(classes, spread, strict=True)]
     wanted, found = np.sort(np.concatenate(chosen)), {}
     for batch in split.ordered(min(split.size, 32)):

@@ -122,15 +122,26 @@ class Best:
     """The checkpoints that the phase in `folder` keeps; FileNotFoundError where it has none."""
 
     def __init__(self, folder: pathlib.Path):
-        if not (folder / "checkpoints").is_dir():
+        self.folder = folder
+        there, self._newest = folder / "checkpoints", None
+        if there.is_dir():
+            self._checkpoints = checkpoint.Checkpoints(there, read_only=True)
+            self._newest = self._checkpoints.latest()
+        if self._newest is None:
             raise FileNotFoundError(
                 f"no checkpoints under {folder}; expected a trained phase, which "
                 "python -m wsol_jax.main --config=... --workdir=... makes"
             )
-        self.folder = folder
-        self._checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
-        self._newest = self._checkpoints.latest()
         self._memory = Memory(**self._checkpoints.memory(self._newest))
+
+    def require_end(self, epochs: int) -> None:
+        """Raises ValueError where the phase has been trained for less than so many epochs."""
+        reached = self.epoch(self._newest)
+        if reached < epochs:
+            raise ValueError(
+                f"{self.folder} is trained for {reached} of its {epochs} epochs; bring it to its "
+                f"end first: python -m wsol_jax.main --workdir={self.folder.parent}"
+            )
 
     def maps(self) -> list[str]:
         """Names of the maps the phase makes."""

@@ -5,6 +5,7 @@ the second phase samples pixels from, its best-classification checkpoint (B-CL) 
 phase starts. Killed anywhere, the same command goes on where it stopped.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -35,7 +36,7 @@ from wsol_jax import (
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
-SAVE_SECONDS = 60.0  # a checkpoint that is the best of nothing is not written more often than this
+SAVE_SECONDS = 60.0  # between checkpoints that are the best of nothing: what a kill can cost
 
 
 @flax.struct.dataclass
@@ -96,8 +97,11 @@ def run(
             f"the method {config.method.name!r} learns from full masks, and no training image of "
             f"{config.data.name} has one; expected some, or a method that learns from image labels"
         )
+    images = experiment.fingerprint(data._asdict())
+    if config.baseline and config.baseline.workdir:
+        experiment.check_images(pathlib.Path(config.baseline.workdir), images)
     weights, facts = experiment.pretrained(config, method, data)
-    with experiment.claim(workdir, config):
+    with experiment.claim(workdir, config, images), contextlib.ExitStack() as at_end:
         path = workdir / "record.json"
         record = logbook.record(
             path,
@@ -106,9 +110,10 @@ def run(
             weights=facts,
             notes=config.notes,
             methods=experiment.versions(config),
-            data=experiment.fingerprint(data._asdict()),
+            data=images,
         )
         logbook.write_json(path, record)
+        at_end.callback(_write_seconds, path, record, began)
         if config.baseline:
             folder = experiment.baseline_folder(config, workdir)
             baseline = _phase(config, config.baseline, folder, weights, engine)
@@ -119,10 +124,7 @@ def run(
             phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
         if train:
             fit(phases[-1], config, data, engine, deadline)
-        numbers = results.collect(config, workdir, data, phases)
-        record["seconds"] = round(time.monotonic() - began, 1)
-        logbook.write_json(path, record)
-        return numbers
+        return results.collect(config, workdir, data, phases)
 
 
 def fit(
@@ -139,7 +141,7 @@ def fit(
       SystemExit: with code 0 after SIGTERM to any process, or at the deadline (see `run`), once the
         state is saved.
     """
-    per_epoch = math.ceil(data.train.size / phase.batch_size)
+    per_epoch = splits.steps_per_epoch(data.train.size, phase.batch_size)
     last = phase.epochs * per_epoch
     transform = optimizer.sgd(
         steps_per_epoch=per_epoch, frozen=phase.method.frozen, **phase.optimizer
@@ -150,7 +152,7 @@ def fit(
     )
     checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
     validation = selection.Validation(phase, config, data)
-    with _Termination() as termination:
+    with _Termination(deadline) as termination:
         state, memory = _begin(phase, transform, checkpoints, validation)
         done, key = int(state.step), jax.random.key(config.seed)
         state, saved = engine.place(state), time.monotonic()
@@ -163,18 +165,20 @@ def fit(
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
-            asked = termination.asked or time.monotonic() > deadline
-            at_end, stop = done % per_epoch == 0, any(parallel.gather(asked))
-            if not (at_end or stop):
+            late = time.monotonic() - saved > SAVE_SECONDS
+            due = any(parallel.gather(late or done == last or termination.why() != ""))
+            at_end = done % per_epoch == 0
+            if not (due or at_end):
                 continue
-            held, due = engine.fetch(state), stop or done == last
+            held = engine.fetch(state)
             if at_end:
                 due |= validation.judge(held, memory, epoch=done // per_epoch)
-            if any(parallel.gather(due or time.monotonic() - saved > SAVE_SECONDS)):
-                checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
-                saved = time.monotonic()
-            if stop:
-                why = "SIGTERM" if termination.asked else "out of time"
+            if not due:
+                continue
+            checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
+            saved = time.monotonic()
+            if any(parallel.gather(termination.why() != "")):
+                why = termination.why() or "asked of another process"
                 logging.warning("%s: saved step %d; the same command goes on from here", why, done)
                 raise SystemExit(0)
     validation.close()
@@ -239,6 +243,11 @@ def update(
     return State(state.step + 1, params, batch_stats, opt_state), losses
 
 
+def _write_seconds(path, record, began):
+    """However a command ends, what it took counts among the seconds of the run."""
+    logbook.write_json(path, {**record, "seconds": round(time.monotonic() - began, 1)})
+
+
 def _phase(config, section, folder, start, engine, **keywords):
     """The phase a section of the config describes, beginning with what `start` has of its model."""
     method = experiment.build(config, section.method, engine.axis)
@@ -258,6 +267,7 @@ def _phase(config, section, folder, start, engine, **keywords):
 def _second_phase(config, workdir, data, engine, baseline):
     """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
     best, section = selection.Best(baseline.folder), config.baseline
+    best.require_end(experiment.baseline_epochs(config))
     own = (baseline.method, baseline.evaluator, best, section.cam_checkpoint, baseline.start)
     teacher = _teacher(section) if section.cam_workdir else trained.Phase("baseline", *own)
     maps = _cams(workdir / "cams.npy", teacher, section.cam, data.seen)
@@ -319,10 +329,10 @@ def _finite(losses, step, checkpoints):
 
 
 class _Termination:
-    """Notes SIGTERM, so that the loop can finish its step and save."""
+    """Notes SIGTERM and the deadline, so that the loop can finish its step and save."""
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self, deadline):
+        self._asked, self._deadline = False, deadline
 
     def __enter__(self):
         self._before = signal.signal(signal.SIGTERM, self._note)
@@ -331,5 +341,10 @@ class _Termination:
     def __exit__(self, *_):
         signal.signal(signal.SIGTERM, self._before)
 
+    def why(self):
+        """Why training should stop, empty while it should not."""
+        late = "out of time" if time.monotonic() > self._deadline else ""
+        return "SIGTERM" if self._asked else late
+
     def _note(self, *_):
-        self.asked = True
+        self._asked = True

@@ -35,6 +35,7 @@ def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
     Raises:
       FileExistsError: the run is of another version of a method.
       FileNotFoundError: a phase has not been trained.
+      ValueError: or not to its end.
     """
     return [phase(config, workdir, section) for section in experiment.sections(config)]
 
@@ -48,10 +49,12 @@ def first_phase(workdir: pathlib.Path) -> Phase:
 def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
     """The phase of a run that a section of its config describes; see `phases`."""
     experiment.check_versions(workdir, experiment.versions(config))
-    title, folder = section.method.name, workdir / section.method.name
+    title, folder, epochs = section.method.name, workdir / section.method.name, section.epochs
     if section is config.baseline:
         title, folder = "baseline", experiment.baseline_folder(config, workdir)
+        epochs = experiment.baseline_epochs(config)
     best, method = selection.Best(folder), experiment.build(config, section.method)
+    best.require_end(epochs)
     checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
     like = experiment.initialize(config, method)

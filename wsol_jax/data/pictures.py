@@ -22,6 +22,8 @@ from wsol_jax.data import splits
 File = pathlib.Path | io.BytesIO
 Shape = tuple[int, int]  # height and width
 
+Image.MAX_IMAGE_PIXELS = None  # images of tissue are large, and the user's own
+
 
 class Sizing(NamedTuple):
     """The size that pictures are brought to.
