@@ -12,7 +12,7 @@ from wsol_jax.data import builders, camelyon16, pictures, sources
 from wsol_jax.slides import patches, prepare, published_patches, shards
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "prepare_records.py"
-KEPT = {"train": 5, "valcl": 3, "valpx": 2, "test": 4}  # of every split and class
+KEPT = {"train": 5, "valcl": 7, "valpx": 2, "test": 4}  # of every split and class
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_few_test_patches_are_half_of_each_class_in_order(few, folder):
 
 @pytest.mark.parametrize("count", [0, 3, 10])
 def test_test_patches_that_cannot_be_halved_are_refused(few, count):
-    message = rf"test_patches {count} cannot be half .*; expected an even number from 2 to 8"
+    message = rf"{count} patches cannot be half .*; expected an even number from 2 to 8"
     with pytest.raises(ValueError, match=message):
         camelyon16.drawn(few["test", "slide_disjoint"], count)
 
@@ -99,10 +99,11 @@ def test_a_few_test_patches_are_served_from_memory_alone(folder):
         sources.open_split("camelyon16", "test", source="tfds", **options)
 
 
-def test_no_validation_pixels_are_published_for_disjoint_slides(few, folder):
+def test_twelve_patches_of_disjoint_slides_are_validated_by_mask(few, folder):
     options = {"sizing": pictures.Sizing(32), "folder": folder}
-    assert camelyon16.examples("valpx", folder=folder) == ()
-    assert sources.open_split("camelyon16", "valpx", **options) is None
+    ours = sources.open_split("camelyon16", "valpx", **options)
+    assert np.bincount(ours.labels).tolist() == [6, 6]
+    assert {*ours.names} < {p.name for p in few["valcl", "slide_disjoint"]}
     published = sources.open_split("camelyon16", "valpx", division="patch_fold2", **options)
     assert published.size == len(few["valpx", "patch_fold2"])
 
@@ -126,10 +127,10 @@ def test_beam_makes_the_same_records(few, folder, tmp_path, workers):
         builders.prepare("camelyon16", folder=folder, data_dir=tmp_path / name, beam_flags=given)
         for name, given in (("one", None), ("beam", flags))
     ]
-    for split in published_patches.SPLITS["slide_disjoint"]:
+    for split in camelyon16.SPLITS:
         one, by_beam = (list(b.as_dataset(split=split).as_numpy_iterator()) for b in built)
         assert [row["name"].decode() for row in by_beam] == [
-            patch.name for patch in few[split, "slide_disjoint"]
+            example.name for example in camelyon16.examples(split, folder=folder)
         ]
         jax.tree.map(np.testing.assert_array_equal, by_beam, one)
 

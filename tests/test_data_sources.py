@@ -104,11 +104,6 @@ def test_a_listing_reads_no_picture(tmp_path):
         sources.open_split("glas", "test", sizing=TINY, folder=folder)
 
 
-def test_nothing_is_listed_of_a_split_that_was_not_published(tmp_path):
-    options = {"division": "slide_disjoint", "folder": tmp_path}
-    assert sources.list_split("camelyon16", "valpx", **options) is None
-
-
 @pytest.mark.parametrize("start", [0, 2, 4])
 @pytest.mark.parametrize("hosts", [(0, 1), (1, 2)])
 def test_sources_shuffle_alike(memory, tfds, start, hosts):

@@ -10,7 +10,6 @@ import tensorflow_datasets as tfds
 
 from wsol_jax import choices
 from wsol_jax.data import camelyon16, glas, splits, synthetic_glands
-from wsol_jax.slides import published_patches
 
 
 class Glas(tfds.core.GeneratorBasedBuilder):
@@ -43,7 +42,8 @@ class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
 
     beam = False  # whether the workers of a Beam pipeline make the records, see `prepare`
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "valpx of the division by slide"}  # noqa: RUF012
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in camelyon16.DIVISIONS]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "The folder that scripts/prepare_camelyon16.py has made of the public slides."
@@ -58,7 +58,7 @@ class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
             split: self._generate_examples(
                 camelyon16.examples(split, division=division, folder=folder)
             )
-            for split in published_patches.SPLITS[division]
+            for split in camelyon16.SPLITS
         }
 
     def _generate_examples(self, examples: Sequence[splits.Example]) -> Any:
@@ -131,7 +131,7 @@ def _camelyon16(
         )
     builder = Camelyon16P512(config=division, data_dir=data_dir)
     if not builder.data_path.exists():
-        for split in published_patches.SPLITS[division]:  # what lacks is said before TFDS starts
+        for split in camelyon16.SPLITS:  # what lacks is said before TFDS starts
             camelyon16.examples(split, division=division, folder=folder)
     if beam_flags is None:
         return _generated(builder, manual_dir=folder)

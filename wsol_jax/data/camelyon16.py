@@ -18,7 +18,8 @@ from wsol_jax.slides import published_patches, shards
 
 CLASSES = published_patches.CLASSES
 DIVISIONS = published_patches.DIVISIONS
-SPLITS = ("train", "valcl", "valpx", "test")  # valpx is of the divisions by patch alone
+SPLITS = ("train", "valcl", "valpx", "test")
+VALIDATED_BY_MASK = 12  # patches of the division by slide: six of each class, as the paper has it
 MANIFEST = "manifest.csv"
 
 Folder = str | pathlib.Path
@@ -31,7 +32,10 @@ def examples(
     folder: Folder = "data/camelyon16_p512",
     test_patches: int | None = None,
 ) -> tuple[splits.Example, ...]:
-    """The examples of a split, all of them, in the published order; none of an unpublished one.
+    """The examples of a split, in the published order.
+
+    Which patches of the division by slide are validated by mask (`valpx`) is not published: ours
+    are `VALIDATED_BY_MASK` of its `valcl`, see `drawn`.
 
     Args:
       division: of the published patches into splits, see `published_patches.read`.
@@ -43,9 +47,10 @@ def examples(
       FileNotFoundError: the folder lacks patches of the split; with how many, and what mends it.
     """
     choices.require("division", division, DIVISIONS)
-    if split not in published_patches.SPLITS[division]:
-        return ()
-    listed = published_patches.read(split, division=division)
+    if split in published_patches.SPLITS[division]:
+        listed = published_patches.read(split, division=division)
+    else:
+        listed = drawn(published_patches.read("valcl", division=division), VALIDATED_BY_MASK)
     if split == "test" and test_patches is not None:
         listed = drawn(listed, test_patches)
     rows = _manifest(pathlib.Path(folder))
@@ -77,8 +82,8 @@ def drawn(
     least = min(np.bincount(labels, minlength=len(CLASSES)))
     if count % 2 or not 2 <= count <= 2 * least:
         raise ValueError(
-            f"test_patches {count} cannot be half normal and half metastatic; expected an even "
-            f"number from 2 to {2 * least}"
+            f"{count} patches cannot be half normal and half metastatic; expected an even number "
+            f"from 2 to {2 * least}"
         )
     random = np.random.default_rng(0)
     halves = [
