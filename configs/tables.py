@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_dict
 
 from configs import common
 from wsol_jax import published
+from wsol_jax.experiment import encoder_name
 
 SHORT = "short"
 DATA = {"glas": common.glas, "camelyon16": common.camelyon16}
@@ -135,6 +136,7 @@ def costs(
         return runs[variant]
     cells = tuple(ConfigDict({"row": rows[key], "run": run}) for key, run in runs.items())
     timed = {"seen": seen, "mapped": mapped, "batch_size": 8, "rounds": 10, "note": note}
+    timed["dry_run"] = False
     return ConfigDict({"name": name, "table": table, "cells": cells, **timed})
 
 
@@ -158,7 +160,8 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
     """A table for `--mode=report`, of `wsol_jax.published` or, where `table` is empty, of its own.
 
     What all its runs share is set once: `--config.folders.glas=FOLDER`, and, where it is not to be
-    as the rows have it, `--config.encoders.resnet50.weights.source=FILE`. `budget` is in hours of
+    as the rows have it, `--config.encoders.resnet50.weights.source=FILE`; a ResNet-18 with a deep
+    stem is `resnet18_deep_stem`. `budget` is in hours of
     training, after which the table is written with what there is; `dry_run` shows the plan alone.
     Finished runs are looked for under `runs`, where new ones are put too. Where runs are tested on
     other data, `test_patches=500` takes so many of CAMELYON16's (see `camelyon16.drawn`).
@@ -172,7 +175,7 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
     if any(one.target for one in cells):
         config.test_patches = config_dict.placeholder(int)
     config.folders = ConfigDict({r.data.name: r.data.folder for r in runs if "folder" in r.data})
-    config.encoders = ConfigDict({run.backbone.name: _settings(run.backbone) for run in runs})
+    config.encoders = ConfigDict({encoder_name(r.backbone): _settings(r.backbone) for r in runs})
     return config
 
 

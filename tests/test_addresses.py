@@ -15,6 +15,13 @@ def test_defaults_and_absent_options_have_one_address():
     spelt["method"]["pixel_head"] = "linear"
     del spelt["keep_aspect"]
     assert addresses.of_phases(spelt, versions, "data") == known
+    spelt["head"] = {"name": "deep_mil", "gated": False}
+    assert addresses.of_phases(spelt, versions, "data")["baseline"] != known["baseline"]
+    spelt["head"] = {"name": "deep_mil"}
+    usual = addresses.of_phases(spelt, versions, "data")["baseline"]
+    spelt["head"]["gated"] = False
+    assert addresses.of_phases(spelt, versions, "data")["baseline"] != usual
+    spelt["head"] = config["head"]
     spelt["method"]["pixel_head"] = "multi_layer"
     other = addresses.of_phases(spelt, versions, "data")
     assert other["baseline"] == known["baseline"]

@@ -1,8 +1,64 @@
 """Runs at hand; what a plan makes of them is in test_tables.py."""
 
+import json
+
+import pytest
 import small
 
+from configs import tables
+from wsol_jax import experiment
 from wsol_jax.papers import plan
+
+READOUTS = ("cam", "grad_cam")
+
+
+def classifiers():
+    """A table of two rows that are one classifier, each with a read-out of its own."""
+    cells = []
+    for name in READOUTS:
+        run = experiment.first_phase(small.tiny_phases())
+        run.method.readouts = (name,)
+        cells.append(tables.cell(name, run))
+    return tables.whole("own", "", cells)
+
+
+def begun(folder, config, **record):
+    """A run folder of a classifier that has not been evaluated."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json())
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def _listed(monkeypatch):
+    monkeypatch.setattr(experiment, "list_data", lambda config: small.small_data()._asdict())
+
+
+@pytest.mark.usefixtures("_listed")
+def test_rows_of_one_classifier_train_it_once_with_both_readouts(tmp_path):
+    (job,) = plan.jobs(plan.needs(classifiers()), {}, tmp_path)
+    assert job.config.method.readouts == READOUTS
+
+
+@pytest.mark.usefixtures("_listed")
+def test_a_begun_run_goes_on_with_the_data_where_they_are_now(tmp_path):
+    table = classifiers()
+    table.cells[0].run.data.folder = "moved"
+    need = plan.needs(table)[0]
+    old = need.config.copy_and_resolve_references()
+    old.data.folder = "before"
+    digest = experiment.fingerprint(small.small_data()._asdict())
+    begun(tmp_path / "begun", old, data=digest)
+    (job,) = plan.jobs([need], plan.shelf(tmp_path), tmp_path)
+    assert (job.folder, job.config.data.folder) == (tmp_path / "begun", "moved")
+
+
+@pytest.mark.usefixtures("_listed")
+def test_a_run_of_another_version_is_passed_over_and_named(tmp_path, caplog):
+    begun(tmp_path / "old", plan.needs(classifiers())[0].config, methods={"classifier": 7})
+    assert plan.shelf(tmp_path) == {}
+    assert "old is passed over" in caplog.text
+    assert "version 7 of the method 'classifier'" in caplog.text
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):

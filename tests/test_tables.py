@@ -100,10 +100,10 @@ def test_files_say_what_the_numbers_are(written):
     folder, *_, found, _ = written
     lines = (folder / "table.md").read_text().splitlines()
     cell = numbers(found, "foreground")["f1_foreground"]
-    shown = f"{cell.mean:.1f} ± {cell.deviation:.1f} (n=2) [a]"
+    shown = f"{cell.mean:.2f} ± {cell.deviation:.2f} (n=2) [a]"
     (row,) = [line for line in lines if line.startswith("| foreground |")]
     assert shown in row
-    assert "| 71.5 |" in row
+    assert "| 71.54 |" in row
     assert "- a: schedule: two epochs" in lines
     assert lines[2].startswith("4 runs, ")
     assert f"commit {logbook.commit()[: tables.COMMIT]}; on 1 x cpu, " in lines[2]
@@ -111,6 +111,8 @@ def test_files_say_what_the_numbers_are(written):
     assert f"{DASH} [" in unrun
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     assert {r["row"]: r["seeds"] for r in rows}["wildcat"] == "2"
+    (plain,) = (r for r in rows if (r["row"], r["quantity"]) == ("foreground", "f1_foreground"))
+    assert float(plain["difference"]) == pytest.approx(cell.mean - 71.54)
     assert {r["remarks"] for r in rows if r["row"] == "foreground + background, sem"} == {"not run"}
     latex = (folder / "table.tex").read_text()
     assert r"$\pm$" in latex
@@ -227,12 +229,26 @@ def elsewhere(written, monkeypatch):
     """The finished table, its runs tested on the images that they were tested on before."""
     folder, *_ = written
     use_small_data(monkeypatch)
-    monkeypatch.setattr(experiment, "open_split", lambda config, name: small.small_data().test)
+    test = small.small_data().test
+    monkeypatch.setattr(experiment, "open_split", lambda config, name: test)
+    monkeypatch.setattr(transfer, "list_target", lambda target: {"test": test})
     config = tiny_table(folder, seeds=(0,))
     for cell in config.cells:
         cell.data, cell.target = "glas->elsewhere", {"name": "elsewhere", "folder": "data"}
     config.folders.elsewhere = "found/there"
     return config
+
+
+def test_without_the_target_nothing_is_trained_for_it(elsewhere, tmp_path, monkeypatch):
+    def absent(target):
+        raise FileNotFoundError(f"no folder {target.folder}")
+
+    monkeypatch.setattr(transfer, "list_target", absent)
+    wanted = plan.needs(elsewhere)
+    assert [need.blocked for need in wanted] == ["no folder found/there"] * 2
+    assert plan.jobs(wanted, {}, tmp_path) == []
+    found = tables.run(elsewhere, tmp_path)
+    assert not any(cell.values for cell in found)  # nor is shown what was written of other images
 
 
 def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch):
@@ -246,6 +262,7 @@ def test_on_its_own_test_images_a_run_scores_what_it_did(elsewhere, monkeypatch)
             score = cells._score(tested, cells.origin(need, at_hand), quantity)
             assert score == pytest.approx(own, abs=1e-9)
     monkeypatch.setattr(trained, "phases", None)  # what is written is not made again
+    monkeypatch.setattr(transfer, "open_target", None)  # nor are its images read
     for need in plan.needs(elsewhere):
         assert not tables._transferred(need, at_hand, math.inf, {}).blocked
 
@@ -260,6 +277,9 @@ def test_test_images_are_opened_once_for_every_size_that_a_run_sees(elsewhere, m
 
     monkeypatch.setattr(transfer, "open_target", lambda c, _: sizes.append(c.image_size) or test)
     monkeypatch.setattr(transfer, "run", lambda *_: {})
+    monkeypatch.setattr(
+        transfer, "list_target", lambda _: {"test": test._replace(labels=1 - test.labels)}
+    )
     need, at_hand, opened = plan.needs(elsewhere)[0], plan.shelf(pathlib.Path(elsewhere.runs)), {}
     for size in (32, 48, 32):
         monkeypatch.setattr(experiment, "stored_config", lambda folder, s=size: of_size(folder, s))

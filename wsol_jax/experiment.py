@@ -122,6 +122,11 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
 
 
+def encoder_name(backbone: Any) -> str:
+    """What a table calls an encoder, whose weights are in a file of their own."""
+    return f"{backbone.name}_deep_stem" if backbone.get("deep_stem") else backbone.name
+
+
 def stored_config(workdir: pathlib.Path) -> ConfigDict:
     """The config of the run at `workdir`; FileNotFoundError where there is none."""
     known = run_files.read_config(workdir)

@@ -88,7 +88,7 @@ def of_run(run: Run) -> list[MapKind]:
             ]
             row = _published(run.config, method, name)
             known = (tested.get(name, {}), row, rows, metric)
-            title = wording.name_of(run.config.get("published") or name)
+            title = wording.name_of(_own_row(run.config, name) or name)
             kinds.append(MapKind(len(kinds), phase, name, title, *known))
     return kinds
 
@@ -105,15 +105,21 @@ def backbone_of(config: Mapping[str, Any]) -> str:
     return at(config, "backbone", "name") or ""
 
 
+def _own_row(config: Mapping[str, Any], name: str) -> str:
+    """The row of the papers that a config names itself, for the first of its maps."""
+    first, *_ = at(config, "method", "readouts") or (name,)
+    return config.get("published", "") if name == first else ""
+
+
 def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, float]:
     """The papers' numbers for the maps called `name` that a method makes.
 
     A config may name its row itself, under "published".
     """
     data = at(config, "data", "name") or ""
-    if config.get("published"):
-        row = {"backbone": "resnet18", "method": config["published"]}
-        return published.lookup(data=data, **row) or {}
+    own = _own_row(config, name)
+    if own:
+        return published.lookup(data=data, backbone="resnet18", method=own) or {}
     second = method in ("pixelcam", "negev")
     row = {
         "data": data,

@@ -9,7 +9,12 @@ import pathlib
 from typing import Any
 
 from wsol_jax import evaluate, experiment, logbook, trained
-from wsol_jax.data import splits
+from wsol_jax.data import sources, splits
+
+
+def list_target(target: Any) -> dict[str, splits.Listing]:
+    """Names and labels of the test images of other data, without reading a picture."""
+    return {"test": sources.list_split(split="test", **experiment.keywords(target))}
 
 
 def open_target(config: Any, target: Any) -> splits.Split:

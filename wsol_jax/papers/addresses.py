@@ -45,6 +45,9 @@ def of_phases(
     shared["data"] = {k: v for k, v in config["data"].items() if k not in WHERE}
     source = at(config, "weights", "source")
     shared["weights"] = {**config["weights"], "source": pathlib.PurePath(source or "").name}
+    for part in ("head", "backbone"):  # of which some are on as a rule
+        told = (config.get(part) or {}).items()
+        shared[part] = {key: "off" if value is False else value for key, value in told}
     shared["metric"] = config.get("metric") or "pxap"
     shared["fingerprint"] = data
     first, found = config.get("baseline"), {}

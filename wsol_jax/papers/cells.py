@@ -100,7 +100,7 @@ def _tested(cell, needed, at_hand):
 
 def _scored(needed, at_hand, quantity):
     """Need, phase and number of whatever has that number."""
-    pairs = [(need, origin(need, at_hand)) for need in needed]
+    pairs = [(need, origin(need, at_hand)) for need in needed if not need.blocked]
     scored = [(need, found, _score(need, found, quantity)) for need, found in pairs if found]
     return [entry for entry in scored if entry[2] is not None]
 
@@ -111,13 +111,17 @@ def _score(need, found, quantity):
     if need.target:
         shifted = run_files.read_json(transfer.path(found.run.folder, need.target))
         results = at(shifted, "phases", found.phase, "maps", need.name) or {}
-    reported = (results[c]["test"] for c in published.REPORTED[need.config.metric] if c in results)
-    test = next(reported, {})
+    test = at(results, _reported(need, results), "test") or {}
     if quantity == "error":
         return None if test.get("accuracy") is None else 100 - test["accuracy"]
     if quantity in SEPARABILITY:
         return at(test, "separability", SEPARABILITY[quantity])
     return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
+
+
+def _reported(need, results):
+    """The checkpoint whose numbers the paper reports, or the next that there is."""
+    return next((c for c in published.REPORTED[need.config.metric] if c in results), None)
 
 
 def _reasons(cell, needed, at_hand):
@@ -132,12 +136,18 @@ def _reductions(scored):
     found = {}
     for need, phase, _ in scored:
         record = phase.run.record
-        weights, usual = record["weights"], pathlib.PurePath(need.usual_weights).name
-        found |= dict.fromkeys(record["notes"])
+        weights, usual = record["weights"], pathlib.PurePath(need.usual.weights.source).name
+        found |= dict.fromkeys((*record["notes"], *need.config.notes))
         if need.target and need.target.get("test_patches"):
             found[f"{need.target.test_patches} test patches, others than the paper's"] = None
         if (weights["source"] or "") != usual:
             found[f"weights: {weights['source'] or 'random'} in place of {usual}"] = None
         if weights.get("allow_missing"):
             found[f"weights: {len(weights['allow_missing'])} tensors random"] = None
+        for key, value in need.config.backbone.items():
+            if value != need.usual.backbone.get(key):
+                change = f"{key} {value} in place of {need.usual.backbone.get(key)}"
+                found[f"encoder: {change}"] = None
+        if _reported(need, phase.maps[need.name]) == "last":
+            found["the last epoch: no validation image has pixel labels"] = None
     return tuple(found)

@@ -37,8 +37,12 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
       output: folder of table.md, table.csv and table.tex.
 
     Returns:
-      The numbers.
+      The numbers; none where `config.dry_run` asks for the plan alone.
     """
+    if config.dry_run:
+        rows = ", ".join(cell.row for cell in config.cells)
+        logging.info("to be timed, %d calls of each: %s", config.rounds, rows)
+        return []
     known = published.table(config.table)
     (unit,) = UNITS.keys() & set(known.columns)
     rows = {cell.row: _row(cell.run, config) for cell in config.cells}

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from wsol_jax import experiment, run_files
+from wsol_jax import experiment, method, run_files, transfer
 from wsol_jax.papers import addresses
 from wsol_jax.run_files import Run, at
 
@@ -23,9 +23,9 @@ class Need(NamedTuple):
       row, data: of the table; `data` is what the columns begin with.
       name: of the map.
       config: of a run that would train it.
-      usual_weights: what the row begins with, unless the table's settings say otherwise.
-      addresses: of the phases of that run; none where its data are not at hand, and `blocked` says
-        why.
+      usual: the same without the table's settings.
+      addresses: of the phases of that run; none where its data, or those it is tested on, are not
+        at hand, and `blocked` says why.
       target: other data (section `data` of a config) whose test images are scored, if any.
       teacher: what trains the phase whose CAMs the run learns from, if not its own first phase.
     """
@@ -35,7 +35,7 @@ class Need(NamedTuple):
     name: str
     seed: int
     config: Any
-    usual_weights: str
+    usual: Any
     addresses: tuple[str, ...]
     blocked: str = ""
     target: Any = None
@@ -72,19 +72,24 @@ Shelf = Mapping[str, list[Found]]  # phases at hand by address, those of finishe
 
 def needs(config: Any) -> list[Need]:
     """Every cell of a table at every seed, the runs with the settings of the table."""
-    fingerprints: dict[tuple, tuple[str, str]] = {}
+    known: dict[tuple, tuple[str, str]] = {}
+
+    def listed(key, list_images):
+        if key not in known:
+            known[key] = _fingerprint(list_images)
+        return known[key]
 
     def need(cell, seed):
-        run = _with_settings(cell.run, config, seed)
-        key = run.data.to_json(), bool(run.baseline)
-        if key not in fingerprints:
-            fingerprints[key] = _fingerprint(run)
-        digest, blocked = fingerprints[key]
+        run, target = _with_settings(cell.run, config, seed), _target(cell, config)
+        key = run.data.to_json(), run.baseline.cam_checkpoint if run.baseline else ""
+        digest, blocked = listed(key, lambda: experiment.list_data(run))
+        if target and not blocked:
+            _, blocked = listed((target.to_json(),), lambda: transfer.list_target(target))
         teacher = need(cell.teacher, seed) if cell.teacher else None
         blocked = blocked or (teacher.blocked if teacher else "")
-        known = (cell.row, cell.data, cell.map, seed, run, cell.run.weights.source)
         own = () if blocked else _addresses(run, digest, teacher)
-        return Need(*known, own, blocked, _target(cell, config), teacher)
+        place = (cell.row, cell.data, cell.map, seed)
+        return Need(*place, run, cell.run, own, blocked, target, teacher)
 
     return [need(cell, seed) for cell in config.cells for seed in config.seeds]
 
@@ -96,7 +101,10 @@ def shelf(folder: pathlib.Path) -> Shelf:
     for run in sorted(runs.values(), key=lambda run: (not run.metrics, run.folder)):
         try:
             own = _own_phases(run, runs)
-        except (KeyError, TypeError, ValueError) as error:
+            experiment.check_versions(
+                run.folder, {name: method.version(name) for name in run.phases.values()}
+            )
+        except (FileExistsError, KeyError, TypeError, ValueError) as error:
             logging.warning("%s is passed over: %s", run.folder, error)
             continue
         for phase, address in own.items():
@@ -140,11 +148,11 @@ def seconds(job: Job, at_hand: Shelf) -> float | None:
     return total
 
 
-def _fingerprint(run):
-    """That of a run's data, or why there is none."""
+def _fingerprint(list_images):
+    """That of images, or why there is none."""
     try:
-        return experiment.fingerprint(experiment.list_data(run)), ""
-    except (OSError, ValueError) as error:
+        return experiment.fingerprint(list_images()), ""
+    except (ImportError, OSError, ValueError) as error:
         return "", str(error)
 
 
@@ -171,7 +179,7 @@ def _with_settings(run, config, seed):
     run.seed = seed
     if run.data.name in config.folders:
         run.data.folder = config.folders[run.data.name]
-    for section, values in config.encoders[run.backbone.name].items():
+    for section, values in config.encoders[experiment.encoder_name(run.backbone)].items():
         given = {key: value for key, value in values.items() if value is not None}
         run[section].update(given)
     return run
@@ -239,11 +247,26 @@ def _provide(config, address, name, at_hand, planned, folder):
         return there.run.folder
     begun = next((found.run for found in at_hand.get(address, ()) if not found.run.metrics), None)
     if address not in planned and begun:
-        job = Job(experiment.stored_config(begun.folder), begun.folder, begun)
+        job = Job(_moved(experiment.stored_config(begun.folder), config), begun.folder, begun)
         planned |= {a: job for a, row in at_hand.items() if any(f.run is begun for f in row)}
     if address not in planned:
         planned[address] = Job(config, folder / _title(config, name, address))
+    elif not planned[address].run:
+        _read_out(planned[address].config.method, name)
     return planned[address].folder
+
+
+def _moved(stored, config):
+    """The config of a begun run, with its data and weights where they are now."""
+    stored.data.update({k: v for k, v in config.data.items() if k in addresses.WHERE})
+    stored.weights.source = config.weights.source
+    return stored
+
+
+def _read_out(method, name):
+    """Has a classifier, which another row trains, judged by the read-out called `name` too."""
+    if "readouts" in method and name not in method.readouts:
+        method.readouts = (*method.readouts, name)
 
 
 def _title(config, name, address):

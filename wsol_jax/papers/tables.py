@@ -95,27 +95,26 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
 def _transferred(need, at_hand, deadline, opened):
     """A need whose run has been tested on the other data, or that says why it has not.
 
-    What has been written of the same images is kept. `opened` has the splits that were, by target
-    and by how a run sees it.
+    What has been written of the same images is kept. `opened` has the splits that were read, by
+    target and by how a run sees it.
     """
     found = cells.origin(need, at_hand)
     if not (need.target and found):
         return need
     folder = found.run.folder
     try:
-        config = experiment.stored_config(folder)
-        seen = [config[name] for name in ("image_size", "resize", "keep_aspect", "num_classes")]
-        key = need.target.to_json(), *seen
-        if key not in opened:
-            split = transfer.open_target(config, need.target)
-            opened[key] = split, experiment.fingerprint({"test": split})
-        split, images = opened[key]
+        images = experiment.fingerprint(transfer.list_target(need.target))
         if run_files.read_json(transfer.path(folder, need.target)).get("fingerprint") == images:
             return need
         if time.monotonic() > deadline:
             return need._replace(blocked="not run: out of time")
-        transfer.run(config, folder, need.target, split)
-    except (OSError, ValueError) as error:
+        config = experiment.stored_config(folder)
+        seen = [config[name] for name in ("image_size", "resize", "keep_aspect", "num_classes")]
+        key = need.target.to_json(), *seen
+        if key not in opened:
+            opened[key] = transfer.open_target(config, need.target)
+        transfer.run(config, folder, need.target, opened[key])
+    except (ImportError, OSError, ValueError) as error:
         return need._replace(blocked=str(error))
     return need
 

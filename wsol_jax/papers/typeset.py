@@ -30,9 +30,10 @@ QUANTITIES = {
     "seconds": "s, one image",
     "seconds_batch": "s an image of a batch",
 }
-DIGITS = {"j": 2, "parameters": 0, "seconds": 4}  # by its first word; other quantities have one
+DIGITS = {"j": 2, "f1": 2, "error": 2, "parameters": 0, "seconds": 4}  # by its first word; or one
 UNLIKE = ("p", "milliseconds", "seconds")  # whose difference from the published one says nothing
-FIELDS = ("row", "data", "quantity", "seeds", "mean", "deviation", "paper", "remarks", "runs")
+FIELDS = ("row", "data", "quantity", "seeds", "mean", "deviation", "paper", "difference")
+LISTS = ("remarks", "runs")
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
@@ -65,6 +66,12 @@ class Cell(NamedTuple):
     def mean(self) -> float | None:
         """Over the seeds, None where there is none."""
         return statistics.mean(self.values) if self.values else None
+
+    @property
+    def difference(self) -> float | None:
+        """From the published number, None where there is none."""
+        known = self.mean is not None and self.paper is not None
+        return self.mean - self.paper if known else None
 
     @property
     def deviation(self) -> float | None:
@@ -109,11 +116,11 @@ def as_csv(title: str, cells: Sequence[Cell], about: str) -> str:
     """One line a number, unrounded."""
     del title, about  # a table of numbers alone
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(text, (*FIELDS, *LISTS), lineterminator="\n")
     writer.writeheader()
     for cell in cells:
         known = {field: getattr(cell, field, None) for field in FIELDS}
-        several = {field: "; ".join(known[field]) for field in ("remarks", "runs")}
+        several = {field: "; ".join(getattr(cell, field)) for field in LISTS}
         writer.writerow({**known, **several, "seeds": len(cell.values)})
     return text.getvalue()
 
