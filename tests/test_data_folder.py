@@ -85,11 +85,13 @@ def test_pixels_without_mask_are_not_annotated(tmp_path, original):
             "file,label,split,mask",
             "line 2: the image is .52, 44., its mas",
         ),
+        (["a.png,0,train,m.JPG"], "file,label,split,mask", "line 2: the mask m.JPG is a JPEG"),
     ],
 )
 def test_faults_of_the_table_are_told(tmp_path, rows, columns, message):
     path = write(tmp_path, rows, columns)
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(path / "m.png")
+    for name in ("m.png", "m.JPG"):
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(path / name)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         folder.examples("valcl", folder=path)
 

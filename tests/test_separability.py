@@ -228,7 +228,11 @@ def test_a_report_shows_it_beside_the_published(tmp_path):
     assert page.row("published", 4) == ["0.17", "0.04", "0.10", ""]
     assert page.row("published", 5) == ["0.14", "0.12", "0.13", ""]
     titles = [v for v in page.values("alt") if v.startswith("Class separability")]
-    assert [re.search("of (.*) test", title)[1] for title in titles] == ["benign", "malignant"]
+    assert [re.search("of (.*) test", title)[1] for title in titles] == [
+        "benign",
+        "malignant",
+        "all",
+    ]
     assert "Tables 4 and 5" in page.text
     numbers["0"] = None
     change(tmp_path / "metrics.json", measured)

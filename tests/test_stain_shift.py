@@ -18,7 +18,7 @@ ANGLES = {"other/a.png": 5, "b.png": 10, "other/c.png": 15, "d.png": 20}
 def config_of():
     """Two phases that are cheap to compile."""
     config = small.tiny_phases()
-    config.metric = "pxap"
+    config.metric, config.epochs, config.baseline.epochs = "pxap", 0, 0
     return config
 
 
@@ -122,6 +122,9 @@ def test_bad_input_is_told_before_anything_is_scored(run, references, tmp_path, 
     ):
         with pytest.raises(error, match=message):
             stain_shift.run(config, *arguments)
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(ValueError, match=r"are in archives, .* then pass --images=STYLES"):
+        stain_shift.run(config, run, tmp_path, 2, "macenko")
     unknown = stained(annotated=False)
     monkeypatch.setattr(experiment, "open_split", lambda config, name: unknown)
     with pytest.raises(ValueError, match="images of squares have no pixel labels"):

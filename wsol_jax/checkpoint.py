@@ -25,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, *, read_only: bool = False):
         options = ocp.CheckpointManagerOptions(
-            todelete_subdir=TO_DELETE, cleanup_tmp_directories=not read_only, read_only=read_only
+            todelete_subdir=TO_DELETE, cleanup_tmp_directories=not read_only
         )
         self.folder = folder
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)

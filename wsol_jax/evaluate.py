@@ -46,7 +46,7 @@ class Evaluator:
     Maps are made for the true class, at feature resolution, and resized bilinearly to the truth.
 
     Args:
-      batch_size: at most, over all devices.
+      batch_size: over all devices, rounded up to a multiple of their number.
       metric: name of one of `PROTOCOLS`.
     """
 

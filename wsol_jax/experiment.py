@@ -66,11 +66,7 @@ def open_data(config: Any) -> Data:
             f"{config.image_size}; pass --config.resize={config.image_size} or more"
         )
     seen = open_split(config, "train")
-    if seen.labels.max() >= config.num_classes:
-        raise ValueError(
-            f"the training images have labels up to {seen.labels.max()}, but num_classes is "
-            f"{config.num_classes}; pass --config.num_classes={seen.labels.max() + 1}"
-        )
+    _require_classes(config, "train", seen)
     train = open_split(config, "train", cropped=True)
     if config.baseline and config.keep_aspect and "size" in next(train.shuffled(1, seed=0)):
         raise ValueError(
@@ -79,6 +75,8 @@ def open_data(config: Any) -> Data:
         )
     valcl, valpx, test = (open_split(config, name) for name in ("valcl", "valpx", "test"))
     _require_valpx(config, valpx)
+    for name, split in (("valcl", valcl), ("valpx", valpx), ("test", test)):
+        _require_classes(config, name, split)
     return Data(train, seen, valcl, valpx, test)
 
 
@@ -341,6 +339,14 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 def keywords(section: Any) -> dict[str, Any]:
     """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
+
+
+def _require_classes(config, name, split):
+    if split is not None and split.labels.max() >= config.num_classes:
+        raise ValueError(
+            f"the images of {name!r} have labels up to {split.labels.max()}, but num_classes is "
+            f"{config.num_classes}; pass --config.num_classes={split.labels.max() + 1}"
+        )
 
 
 def _require_valpx(config, valpx):

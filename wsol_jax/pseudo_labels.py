@@ -39,7 +39,7 @@ def save(path: pathlib.Path, maps: Float16[np.ndarray, "n h w"], origin: dict[st
 def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.memmap, "n h w"] | None:
     """Maps saved with this very origin, read from the disk as they are used, or None."""
     found = run_files.read_json(_told(path))
-    if not found:
+    if not found or not path.is_file():
         return None
     if found != origin:
         logging.info("%s was made from another checkpoint or set; making it anew", path)

@@ -228,13 +228,17 @@ def _groups(kinds: Sequence[MapKind], classes: Sequence[str]) -> dict[str, str]:
 
 
 def _separability(kinds, classes):
-    """For each class, histograms of the J of its test images."""
-    for key, title in _groups(kinds, classes).items():
+    """For each class, and for all of several, histograms of the J of the test images."""
+    groups = _groups(kinds, classes)
+    for key, title in groups.items():
+        if key == "all" and len(groups) == 2:  # they are those of the one class
+            continue
         drawn = []
         for kind in kinds:
             images = kind.separability.get("per_image", {"labels": (), "values": ()})
             pairs = zip(images["labels"], images["values"], strict=True)
-            values = [j for label, j in pairs if str(label) == key and wording.is_number(j)]
+            of_group = [j for label, j in pairs if key in (str(label), "all")]
+            values = [j for j in of_group if wording.is_number(j)]
             if values:
                 label = f"{kind.title} {wording.number(kind.separability[key], 2)}"
                 drawn.append(figures.Line(kind.place, label, values))

@@ -22,7 +22,7 @@ from wsol_jax import (
     trained,
     wording,
 )
-from wsol_jax.data import splits
+from wsol_jax.data import camelyon16, splits
 
 
 class Style(NamedTuple):
@@ -49,8 +49,8 @@ def run(
     Raises:
       FileExistsError: the run is of another version of a method.
       FileNotFoundError: no reference images, or no trained run.
-      ValueError: the stains of too few reference images, or of no test image, can be estimated; or
-        test images have no pixel labels.
+      ValueError: the folder holds CAMELYON16's archives; the stains of too few reference images,
+        or of no test image, can be estimated; or test images have no pixel labels.
     """
     choices.require("restaining", restaining, stain_styles.RESTAINING)
     paths, phases = _listed(images), trained.phases(config, workdir)
@@ -81,6 +81,12 @@ def run(
 
 
 def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    if (folder / camelyon16.MANIFEST).is_file():
+        raise ValueError(
+            f"the patches of {folder} are in archives, whose images are references once they are "
+            f"unpacked: for f in {folder}/shards/*.zip; do unzip -q $f -x '*_mask.png' -d "
+            "STYLES/$(basename $f .zip); done; then pass --images=STYLES"
+        )
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in predict.SUFFIXES)
     if not paths:
         raise FileNotFoundError(

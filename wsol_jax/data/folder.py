@@ -16,6 +16,7 @@ from wsol_jax.data import pictures, splits
 
 SPLITS = ("train", "valcl", "valpx", "test")
 TABLE = "labels.csv"
+LOSSY = (".jpeg", ".jpg")
 SHARES = {"train": 0.6, "valcl": 0.2, "test": 0.2}  # where the table names no splits
 
 Folder = str | pathlib.Path
@@ -89,6 +90,11 @@ def _row(folder, line, row):
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{line}: {path} does not exist")
+    if mask.lower().endswith(LOSSY):
+        raise ValueError(
+            f"{line}: the mask {mask} is a JPEG, whose noise would be taken for objects; expected "
+            "a PNG, TIFF or BMP file"
+        )
     sizes = [pictures.size(path) for path in paths]
     if len({*sizes}) > 1:
         raise ValueError(f"{line}: the image is {sizes[0]}, its mask {sizes[1]}; expected one size")

@@ -92,9 +92,7 @@ def shapes(image: Shape, mask: Shape, sizing: Sizing) -> tuple[Shape, Shape]:
 
 
 @contextlib.contextmanager
-def readable(
-    file: File, expected: str = "a whole BMP or PNG file, fetch it again"
-) -> Iterator[None]:
+def readable(file: File, expected: str = "a whole image file, fetch it again") -> Iterator[None]:
     """One error that names the file; what Pillow raises depends on where the file is cut."""
     try:
         yield
