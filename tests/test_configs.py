@@ -167,7 +167,10 @@ def test_rows_of_the_max_min_tables_take_one_finite_step(variant):
 def test_short_schedules_keep_their_decays_in_proportion():
     config = table_row("maxmin_table1", "wildcat/short")
     assert (config.epochs, config.optimizer.decay_epochs) == (20, (10,))
-    assert "1280" in config.notes[0]
+    assert "853" in config.notes[0]
+    whole, short = (table_row("maxmin_table1", f"eem{end}").method for end in ("", "/short"))
+    assert short.sigma_step * 20 == pytest.approx(whole.sigma_step * 80)
+    assert short.t_growth**20 == pytest.approx(whole.t_growth**80)
 
 
 @pytest.mark.parametrize(

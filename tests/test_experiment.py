@@ -216,3 +216,19 @@ def test_configs_of_earlier_runs_are_completed(tmp_path):
     claim(tmp_path, config)  # it is the same run
     with pytest.raises(FileNotFoundError, match="nothing is not a run"):
         experiment.stored_config(tmp_path / "nothing")
+
+
+def test_the_folded_bias_of_a_missing_kernel_is_dropped(monkeypatch):
+    """It was made for that kernel, and says nothing of a random one."""
+    file = {"layer4.0.conv1.bias": np.ones(8), "layer4.0.conv2.bias": np.ones(8)}
+    given = {}
+    monkeypatch.setattr(weights, "load", lambda source: dict(file))
+    monkeypatch.setattr(weights, "is_folded", lambda encoder: False)
+    monkeypatch.setattr(
+        weights, "assign", lambda encoder, tensors, **_: given.update(tensors) or encoder
+    )
+    config = small.small_config("classifier")
+    config.weights.source, config.weights.allow_missing = "a.npz", ("layer4.0.conv1.weight",)
+    experiment.pretrained(config, experiment.build(config, config.method), small.small_data())
+    assert given["layer4.0.bn1.bias"].tolist() == [0] * 8
+    assert given["layer4.0.bn2.bias"].tolist() == [1] * 8

@@ -32,6 +32,21 @@ def test_logits_and_maps_have_one_value_for_each_class(name, features):
     assert half.dtype == jnp.float32
 
 
+@pytest.mark.parametrize(
+    ("start", "bound"), [("xavier", (6 / (64 + 20)) ** 0.5), ("uniform", 1 / 8)]
+)
+def test_initial_weights_of_wildcat_are_uniform_within_their_bound(start, bound):
+    head = heads.build("wildcat", 2, modalities=10, background_row=False, start=start)
+    weights = head.init(jax.random.key(0), jnp.zeros((1, 2, 2, 64)))["params"]["to_modalities"]
+    assert 0.98 * bound < jnp.abs(weights["kernel"]).max() <= bound
+    assert jnp.std(weights["kernel"]) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_unknown_initial_weights():
+    with pytest.raises(ValueError, match=r"unknown start 'normal'; have \['uniform', 'xavier'\]"):
+        heads.build("wildcat", 2, start="normal").init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
+
+
 @pytest.mark.parametrize("name", ["wgap", "conv_gap"])
 def test_average_pooling_is_the_mean_of_the_maps(name, features):
     logits, maps = built(name, features)

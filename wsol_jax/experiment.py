@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from wsol_jax import augment, choices, cpu, heads, logbook, method, parallel, run_files
@@ -179,11 +180,15 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
     source, recalibrate = options.pop("source"), options.pop("recalibrate")
     if not source:
         return {}, {"source": None, "note": "random initial weights"}
-    kind = BACKBONES[config.backbone.name]
+    kind, tensors = BACKBONES[config.backbone.name], weights.load(source)
+    for name in options["allow_missing"]:  # of a folded normalisation: made for that kernel alone
+        bias = f"{name.removesuffix('weight')}bias"
+        if bias in tensors:
+            tensors[bias] = np.zeros_like(tensors[bias])
     encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
     encoder = weights.assign(
         encoder,
-        kind.renamed(weights.load(source)),
+        kind.renamed(tensors),
         extra=kind.extra,
         allow_missing=(*kind.new, *options["allow_missing"]),
     )

@@ -20,6 +20,10 @@ Logits = Float[Array, "b k"]
 Maps = Float[Array, "b h w k"]
 
 _xavier = nn.initializers.xavier_uniform()
+STARTS = {
+    "xavier": _xavier,
+    "uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
 
 
 class ClassScores(nn.Module):
@@ -89,6 +93,8 @@ class WildCat(ClassScores):
     Attributes:
       dropout: rate of the dropout of sorted scores before they are averaged.
       use_bias: whether the linear layer has biases; ERASE's has none.
+      start: its initial weights, one of `STARTS`: those of PixelCAM's code, or of max-min's, which
+        has PyTorch's own, U(-1/sqrt(c), 1/sqrt(c)).
     """
 
     modalities: int = 5
@@ -97,10 +103,13 @@ class WildCat(ClassScores):
     alpha: float = 0.6
     dropout: float = 0.0
     use_bias: bool = True
+    start: str = "xavier"
 
     def setup(self):
+        choices.require("start", self.start, STARTS)
         rows = (self.num_classes + int(self.background_row)) * self.modalities
-        self.to_modalities = nn.Dense(rows, use_bias=self.use_bias, kernel_init=_xavier)
+        options = {"use_bias": self.use_bias, "kernel_init": STARTS[self.start]}
+        self.to_modalities = nn.Dense(rows, **options)
 
     def __call__(self, features: Features, keys: Any = None, train: bool = False) -> Logits:
         scores = self.maps(features)

@@ -8,7 +8,7 @@ here, since one network cannot be trained anew in every round:
 - every training image is erased 0 to rounds - 1 times, drawn uniformly, by the network as it is,
   without a gradient, so that it learns to classify by what is left;
 - a round's activation is the map of the image's class, at the image's size, stretched to [0, 1];
-- erased pixels become zero, which is the mean of normalised images;
+- erased pixels become zero, which is mid-grey on GlaS and black where images are not normalised;
 - the region of an image is the union of its rounds, and its class is read before any erasing.
 """
 

@@ -71,7 +71,7 @@ class MaxMin(nn.Module):
         }
 
     def classify(self, image, kept, keys=None, train=False):
-        """Class scores of the part of the images that is kept; the rest is their mean colour."""
+        """Class scores of the part of the images that is kept; the rest is the colour of zero."""
         encoder_keys, head_keys = ops.split_keys(keys, 2)
         part = image * kept[..., None]
         if self.scale != 1:
