@@ -122,6 +122,7 @@ def base(name: str, data: str, *, deep_stem: bool = False) -> ConfigDict:
     config.keep_aspect = True
     config.resize, config.image_size = (432 if data == "glas" else 512), 416
     config.backbone.strides = (1, 2, 2, 2)
+    config.backbone.stride_in = "conv2"  # of a ResNet-50, should one take its place
     config.backbone.deep_stem = deep_stem
     config.weights.source = DEEP_STEM if deep_stem else PLAIN
     half, one = ((0.5,) * 3, (0.5,) * 3), ((0.0,) * 3, (1.0,) * 3)

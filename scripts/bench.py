@@ -39,6 +39,7 @@ from wsol_jax import (
     parallel,
     train,
 )
+from wsol_jax.backbones import resnet
 from wsol_jax.data import pictures, sources
 
 FAST = ("encoder/layer4", "head", "pixel_head")
@@ -52,7 +53,7 @@ READOUTS = (
 )
 MEMORY_BATCH = 32
 PARTS = (
-    *("training", "against_torch", "across_devices", "readout"),
+    *("training", "against_torch", "across_devices", "readout", "maxmin"),
     *("evaluation", "pipeline", "cutting", "streaming"),
 )
 
@@ -73,6 +74,7 @@ def main() -> None:
         *[(against_torch, encoder) for encoder in ENCODERS],
         (across_devices, "deit_tiny_patch16_224"),
         *[(readout, *names) for names in READOUTS],
+        (maxmin,),
         (evaluation,),
         (pipeline,),
         (cutting,),
@@ -213,6 +215,46 @@ def opposed(params):
     return {**params, "head": {"linear": {**params["head"]["linear"], "kernel": opposite}}}
 
 
+def maxmin(options):
+    """EEM's training step and its map of a whole image of GlaS, beside WILDCAT's on its encoder."""
+    crop, seen, mapped = 416, (432, 641), (522, 775)
+    methods = {
+        "EEM": ("maxmin", {"background": "eem"}),
+        "WILDCAT": ("classifier", {"readouts": ("cam",), "bounded": True}),
+    }
+    steps, maps, batch = {}, {}, random_batch(4, crop)
+    for row, (name, keywords) in methods.items():
+        dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
+        encoder = resnet.resnet18(strides=resnet.STANDARD_STRIDES, dtype=dtype)
+        pooling = heads.build("wildcat", 2, background_row=False)
+        built, start = begun(method.build(name, encoder, pooling, **keywords), crop)
+        steps[row] = stepper(built, start, batch, crop)
+        variables = {"params": start.params, "batch_stats": start.batch_stats}
+        maps[row] = functools.partial(run_and_wait, mapper(built, mapped), variables)
+    image = jax.random.normal(jax.random.key(0), (1, *seen, 3))
+    whole = {row: functools.partial(call, image) for row, call in maps.items()}
+    for title, calls in (
+        (f"training step, batch 4, {crop}²", steps),
+        (f"one image, {mapped[0]} x {mapped[1]}", whole),
+    ):
+        seconds = in_turns(options.rounds, **calls)
+        ratio = median_ratio(seconds["EEM"], seconds["WILDCAT"])
+        own, other = (1000 * statistics.median(seconds[row]) for row in methods)
+        measured = f"{ratio:.2f}x the time ({own:.0f} and {other:.0f} ms)"
+        yield f"resnet18: EEM / WILDCAT, {title}", measured, ""
+
+
+def mapper(built, size):
+    """(variables, image) -> maps of a size, as evaluation makes them for the max-min paper."""
+
+    @functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+    def mapped(variables, image):
+        _, maps = built.localize(variables, image, None)
+        return {name: evaluate.to_size(low, size, "dice") for name, low in maps.items()}
+
+    return mapped
+
+
 def evaluation(options):
     """What counting PxAP adds to the forward pass it follows."""
     built, state = build("classifier", options.size)
@@ -261,7 +303,11 @@ def build(name, size, encoder="resnet50", **keywords):
     """A method on an encoder, by default a stride-8 ResNet-50, and a fresh training state."""
     dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
     model = experiment.BACKBONES[encoder].make(dtype=dtype)
-    built = method.build(name, model, heads.build("wgap", 2), **keywords)
+    return begun(method.build(name, model, heads.build("wgap", 2), **keywords), size)
+
+
+def begun(built, size):
+    """A method, and a fresh training state."""
     variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
     params, stats = variables["params"], variables.get("batch_stats", {})
     return built, train.State(jnp.int32(0), params, stats, transform().init(params))
