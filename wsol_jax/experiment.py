@@ -20,7 +20,8 @@ from wsol_jax.data import pictures, sources, splits
 from wsol_jax.run_files import at
 
 SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
-SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")  # no number
+# Of a config: what changes no number.
+SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")
 RECALIBRATION_BATCH = 16
 
 
