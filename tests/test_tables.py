@@ -145,6 +145,20 @@ def test_a_run_is_found_wherever_it_lies_and_whatever_it_is_called(written, tmp_
     assert plan.seconds(job, at_hand) is None  # no epoch of PixelCAM has been timed here
 
 
+def test_a_run_is_found_without_the_one_that_it_stands_on(written, tmp_path, monkeypatch):
+    use_small_data(monkeypatch)
+    folder, *_ = written
+    source = next(folder.glob("runs/*_cam+pixelcam_seed0*"))
+    shutil.copytree(source, tmp_path / "runs/alone")
+    monkeypatch.chdir(tmp_path)  # where the relative path of its baseline leads nowhere
+    config = json.loads((tmp_path / "runs/alone/config.json").read_text())
+    config["baseline"]["workdir"] = "gone"
+    (tmp_path / "runs/alone/config.json").write_text(json.dumps(config))
+    at_hand = plan.shelf(tmp_path / "runs")
+    wanted = plan.needs(tiny_table(tmp_path, seeds=(0,)))
+    assert [bool(cells.origin(need, at_hand)) for need in wanted] == [False, True]
+
+
 def change_epochs(run):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "epochs": 9}))

@@ -266,6 +266,23 @@ def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
     )
 
 
+def origins(config: Any) -> dict[str, dict[str, Any]]:
+    """What the runs are that a run's first phase and its CAMs are taken from, wherever they lie.
+
+    By the option that names the run: its config, the versions of its methods and the fingerprint of
+    its images.
+    """
+    options = ("workdir", "cam_workdir") if config.baseline else ()
+    runs = {option: pathlib.Path(config.baseline[option]) for option in options}
+    found = {}
+    for option, folder in runs.items():
+        if config.baseline[option]:
+            record = run_files.read_json(folder / "record.json")
+            facts = {key: record.get(key) for key in ("methods", "data")}
+            found[option] = {"config": run_files.read_config(folder), **facts}
+    return found
+
+
 def baseline_epochs(config: Any) -> int:
     """How many epochs a run's first phase has, which is another run's where that trained it."""
     if not config.baseline.workdir:

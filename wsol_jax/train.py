@@ -111,6 +111,7 @@ def run(
             notes=config.notes,
             methods=experiment.versions(config),
             data=images,
+            origins=experiment.origins(config),
         )
         logbook.write_json(path, record)
         at_end.callback(_write_seconds, path, record, began)

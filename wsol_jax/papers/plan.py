@@ -211,20 +211,28 @@ def _epoch_seconds(found):
 def _own_phases(run, runs):
     """Addresses of the phases that a run trained, or trains, itself."""
     versions = run_files.versions(run.record, run.phases.values())
-    others = [at(run.config, "baseline", key) for key in ("workdir", "cam_workdir")]
-    origin, teacher = (_first_address(other, runs) if other else None for other in others)
+    origin, teacher = (_first_address(run, key, runs) for key in ("workdir", "cam_workdir"))
     found = addresses.of_phases(run.config, versions, run.record.get("data"), origin, teacher)
     return {
         phase: address for phase, address in found.items() if not (origin and phase == "baseline")
     }
 
 
-def _first_address(workdir, runs):
-    """The address of the first phase of another run."""
+def _first_address(run, option, runs):
+    """The address of the first phase of another run, if `baseline` names one by this option."""
+    workdir = at(run.config, "baseline", option)
+    if not workdir:
+        return None
     place = pathlib.Path(workdir).resolve()
-    if place not in runs:
+    if place in runs:
+        return next(iter(_own_phases(runs[place], runs).values()))
+    told = at(run.record, "origins", option)  # for where it lay may be another place now
+    if not told:
         raise ValueError(f"{workdir}, which it stands on, is not among these runs")
-    return next(iter(_own_phases(runs[place], runs).values()))
+    config = told["config"]
+    names = [section["method"]["name"] for section in (config, config["baseline"]) if section]
+    own = addresses.of_phases(config, run_files.versions(told, names), told["data"])
+    return next(iter(own.values()))
 
 
 def _provide_all(need, at_hand, planned, folder):
