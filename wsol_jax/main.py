@@ -213,8 +213,8 @@ def _set_up(mode):
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for talkative in ("absl", "jax"):  # of every file that Orbax writes, of platforms not there
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax, of every file, and that saving waits
+    logging.getLogger("jax").setLevel(logging.WARNING)  # of platforms that are not there
     logging.captureWarnings(True)
     if cpu.expected():
         cpu.keep_memory()
