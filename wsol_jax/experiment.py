@@ -272,14 +272,13 @@ def origins(config: Any) -> dict[str, dict[str, Any]]:
     By the option that names the run: its config, the versions of its methods and the fingerprint of
     its images.
     """
-    options = ("workdir", "cam_workdir") if config.baseline else ()
-    runs = {option: pathlib.Path(config.baseline[option]) for option in options}
     found = {}
-    for option, folder in runs.items():
-        if config.baseline[option]:
-            record = run_files.read_json(folder / "record.json")
+    for option in ("workdir", "cam_workdir"):
+        folder = at(config.to_dict(), "baseline", option)
+        if folder:
+            record = run_files.read_json(pathlib.Path(folder, "record.json"))
             facts = {key: record.get(key) for key in ("methods", "data")}
-            found[option] = {"config": run_files.read_config(folder), **facts}
+            found[option] = {"config": run_files.read_config(pathlib.Path(folder)), **facts}
     return found
 
 
