@@ -53,6 +53,40 @@ def test_only_the_newest_and_the_kept_stay(checkpoints):
     reopened.close()
 
 
+def test_what_is_held_is_written_before_the_next(checkpoints):
+    checkpoints.save(0, state_of(0), {"best": 0}, keep={0})
+    for step, keep in [(1, {1}), (2, {1, 2}), (3, {2, 3}), (4, {2, 4})]:
+        checkpoints.hold(step, state_of(step), {"best": step}, keep)
+    assert checkpoints.latest() == 0
+    checkpoints.save(5, state_of(5), {"best": 4}, keep={2, 4})
+    assert {path.name for path in checkpoints.folder.iterdir() if path.is_dir()} == {"2", "4", "5"}
+    for step, best in [(2, 2), (4, 4), (5, 4)]:
+        np.testing.assert_array_equal(checkpoints.restore(step, state_of(0))["params"]["w"], step)
+        assert checkpoints.memory(step) == {"best": best}
+
+
+def test_a_kill_between_held_checkpoints_leaves_a_whole_past(checkpoints, monkeypatch):
+    """Whatever the newest checkpoint remembers is there."""
+    checkpoints.save(0, state_of(0), {"best": [0]}, keep={0})
+    checkpoints.hold(1, state_of(1), {"best": [0, 1]}, keep={0, 1})
+    checkpoints.hold(2, state_of(2), {"best": [1, 2]}, keep={1, 2})
+    write = checkpoints._write
+
+    def killed_at(step, *rest):
+        if step == 2:
+            raise KeyboardInterrupt
+        write(step, *rest)
+
+    monkeypatch.setattr(checkpoints, "_write", killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(3, state_of(3), {"best": [1, 2]}, keep={1, 2})
+    reader = checkpoint.Checkpoints(checkpoints.folder, read_only=True)
+    assert reader.latest() == 1
+    for step in reader.memory(1)["best"]:
+        np.testing.assert_array_equal(reader.restore(step, state_of(9))["params"]["w"], step)
+    reader.close()
+
+
 def test_a_reader_leaves_alone_what_is_being_written(checkpoints):
     checkpoints.save(1, state_of(1), {}, keep=())
     writing = checkpoints.folder / "2.orbax-checkpoint-tmp"
@@ -61,7 +95,9 @@ def test_a_reader_leaves_alone_what_is_being_written(checkpoints):
     np.testing.assert_array_equal(reader.restore(1, state_of(0))["params"]["w"], 1)
     reader.close()
     assert writing.is_dir()
-    checkpoint.Checkpoints(checkpoints.folder).close()  # whoever writes here clears up
+    writer = checkpoint.Checkpoints(checkpoints.folder)  # whoever writes here clears up
+    writer.save(3, state_of(3), {}, keep=())
+    writer.close()
     assert not writing.exists()
 
 

@@ -23,6 +23,7 @@ import small
 from wsol_jax import experiment, train
 
 experiment.open_data = small.small_data
+train.SAVE_SECONDS = 0  # else a kill would cost all of it
 train.run(small.two_phases(), pathlib.Path(sys.argv[1]))
 """
 

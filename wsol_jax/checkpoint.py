@@ -29,17 +29,43 @@ class Checkpoints:
         )
         self.folder = folder
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._held = {}  # step -> state and memory
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def hold(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
+        """Keeps one checkpoint in memory until the next `save`, and forgets those not in `keep`.
+
+        A file per epoch would take longer than a short epoch on an accelerator.
+        """
+        held = {**self._held, step: (state, memory)}
+        self._held = {step: held[step] for step in held if step in keep}
+
     def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
         """Writes one checkpoint whole or not at all, then deletes those not in `keep`.
+
+        What is held of `keep` is written first: so whichever checkpoint is the newest when the
+        process is killed, all that its memory tells of is there.
 
         Raises:
           OSError: the disk is full or not writable; earlier checkpoints are untouched.
         """
+        self.hold(step, state, memory, {step, *keep})
+        self.write_held()
+        for old in set(self._manager.all_steps()) - {step, *keep}:
+            self._manager.delete(old)
+        if jax.process_index() == 0:  # Orbax only moves them there; what is left goes next time
+            shutil.rmtree(self.folder / TO_DELETE, ignore_errors=True)
+
+    def write_held(self) -> None:
+        """Writes what is held, oldest first; OSError as in `save`."""
+        for step in sorted(self._held):
+            self._write(step, *self._held[step])
+            del self._held[step]
+
+    def _write(self, step, state, memory):
         arrays = jax.tree.map(np.asarray, state)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(arrays), memory=ocp.args.JsonSave(memory)
@@ -52,10 +78,6 @@ class Checkpoints:
                 f"could not write checkpoint {step} under {self.folder} ({error}); make room, or "
                 f"pass another --workdir. The last good checkpoint is {self.latest()}"
             ) from error
-        for old in set(self._manager.all_steps()) - {step, *keep}:
-            self._manager.delete(old)
-        if jax.process_index() == 0:  # Orbax only moves them there; what is left goes next time
-            shutil.rmtree(self.folder / TO_DELETE, ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, as NumPy arrays in the structure of `like`."""

@@ -36,7 +36,7 @@ from wsol_jax import (
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
-SAVE_SECONDS = 60.0  # between checkpoints that are the best of nothing: what a kill can cost
+SAVE_SECONDS = 60.0  # between checkpoints: what a kill can cost
 
 
 @flax.struct.dataclass
@@ -172,8 +172,8 @@ def fit(
             if not (due or at_end):
                 continue
             held = engine.fetch(state)
-            if at_end:
-                due |= validation.judge(held, memory, epoch=done // per_epoch)
+            if at_end and validation.judge(held, memory, epoch=done // per_epoch):
+                checkpoints.hold(done, held, memory.to_dict(), memory.best_steps())
             if not due:
                 continue
             checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
@@ -320,6 +320,7 @@ def _batches(phase, config, data, start):
 def _finite(losses, step, checkpoints):
     losses = {name: float(value) for name, value in losses.items()}
     if not math.isfinite(losses["total"]):
+        checkpoints.write_held()
         good = checkpoints.latest()
         checkpoints.close()
         raise FloatingPointError(
