@@ -10,6 +10,7 @@ from torch import nn
 
 from wsol_jax.backbones import weights
 
+ON_GPU = torch.cuda.is_available()  # there as fast as it goes: channels last, half precision
 WIDTHS, BLOCKS, STRIDES = (64, 128, 256, 512), (3, 4, 6, 3), (1, 2, 1, 1)
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512,) * 6)
 
@@ -172,30 +173,50 @@ class Classifier(nn.Module):
 
 
 def training_step(encoder, batch, size):
-    """A function that takes one SGD step on images that are already normalised."""
-    model = Classifier(encoder).train()
+    """A function that takes one SGD step on normalised images, and waits for it."""
+    model = _placed(Classifier(encoder)).train()
     sgd = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    image = torch.randn(len(batch["label"]), 3, size, size)
-    label = torch.as_tensor(batch["label"]).long()
+    image = _placed(torch.randn(len(batch["label"]), 3, size, size))
+    label = torch.as_tensor(batch["label"]).long().to(image.device)
 
     def run():
         sgd.zero_grad()
-        nn.functional.cross_entropy(model(image), label).backward()
+        with _precision():
+            loss = nn.functional.cross_entropy(model(image), label)
+        loss.backward()
         sgd.step()
+        _wait()
 
     return run
 
 
 def forward(encoder, image):
-    """A function that classifies images (b H W 3) without a gradient."""
-    model = Classifier(encoder).eval()
-    image = _nchw(image)
+    """A function that classifies images (b H W 3) without a gradient, and waits for it."""
+    model = _placed(Classifier(encoder)).eval()
+    image = _placed(_nchw(image))
 
     @torch.no_grad()
     def run():
-        return model(image)
+        with _precision():
+            logits = model(image)
+        _wait()
+        return logits
 
     return run
+
+
+def _placed(values):
+    """A model or images where PyTorch computes fastest, in the layout it likes there."""
+    return values.to("cuda", memory_format=torch.channels_last) if ON_GPU else values
+
+
+def _precision():
+    return torch.autocast("cuda", torch.bfloat16, enabled=ON_GPU)
+
+
+def _wait():
+    if ON_GPU:
+        torch.cuda.synchronize()
 
 
 class readout:  # noqa: N801  (called like the functions beside it)

@@ -113,7 +113,7 @@ def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
     backbone = keywords(config.backbone)
     name = backbone.pop("name")
     choices.require("backbone", name, BACKBONES)
-    dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
+    dtype = None if jax.default_backend() == "cpu" else jnp.dtype(jnp.bfloat16)
     encoder = BACKBONES[name].make(dtype=dtype, axis_name=axis, **backbone)
     head = None
     if config.head:
