@@ -23,26 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from bench_models import begun, build, centre, opposed, random_batch, stepper, temporary_bytes
 from bench_slides import cutting, streaming
 from bench_timing import alone, fastest, in_turns, median_ratio, run_and_wait, ways
 
-from wsol_jax import (
-    augment,
-    cpu,
-    evaluate,
-    experiment,
-    heads,
-    logbook,
-    method,
-    metrics,
-    optimizer,
-    parallel,
-    train,
-)
+from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics
 from wsol_jax.backbones import resnet
 from wsol_jax.data import pictures, sources
 
-FAST = ("encoder/layer4", "head", "pixel_head")
 ENCODERS = ("resnet50", "deit_tiny_patch16_224")
 READOUTS = (
     ("resnet50", "grad_cam", "GradCAM"),
@@ -205,16 +193,6 @@ def readout(options, encoder, name, title):
     yield f"{row} against grad-cam, {options.readout_batch} images", measured, "at least 3x"
 
 
-def opposed(params):
-    """The same weights, but the two classes are each other's opposite: one scores above 0.
-
-    The map of that one cannot be empty, as those of random weights often are.
-    """
-    kernel = params["head"]["linear"]["kernel"]
-    opposite = kernel.at[:, -2].set(-kernel[:, -1])
-    return {**params, "head": {"linear": {**params["head"]["linear"], "kernel": opposite}}}
-
-
 def maxmin(options):
     """EEM's training step and its map of a whole image of GlaS, beside WILDCAT's on its encoder."""
     crop, seen, mapped = 416, (432, 641), (522, 775)
@@ -297,62 +275,6 @@ def pipeline(options):
         wall, cpu = time.perf_counter() - began, time.process_time() - used
         measured = f"{640 / wall:.0f} images/s ({640 / max(cpu, 1e-9):.0f} per core)"
         yield f"input pipeline, {source}, 256² from 256²", measured, ""
-
-
-def build(name, size, encoder="resnet50", **keywords):
-    """A method on an encoder, by default a stride-8 ResNet-50, and a fresh training state."""
-    dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
-    model = experiment.BACKBONES[encoder].make(dtype=dtype)
-    return begun(method.build(name, model, heads.build("wgap", 2), **keywords), size)
-
-
-def begun(built, size):
-    """A method, and a fresh training state."""
-    variables = jax.jit(built.model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    params, stats = variables["params"], variables.get("batch_stats", {})
-    return built, train.State(jnp.int32(0), params, stats, transform().init(params))
-
-
-def transform():
-    """SGD as in training, at a rate that moves nothing far."""
-    return optimizer.sgd(learning_rate=1e-6, steps_per_epoch=1, decay_epochs=(), fast=FAST)
-
-
-def random_batch(count, size):
-    """A batch of noise, larger than the crop by an eighth, with CAMs."""
-    rng, side = np.random.default_rng(0), size * 8 // 7
-    return {
-        "image": rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8),
-        "mask": rng.integers(0, 2, (count, side, side)).astype(np.uint8),
-        "label": (np.arange(count) % 2).astype(np.int32),
-        "valid": np.ones(count, bool),
-        "cam": rng.random((count, size // 8, size // 8)).astype(np.float16),
-    }
-
-
-def centre(batch, size, name="image"):
-    """The upper left square of the batch's images."""
-    return batch[name][:, :size, :size]
-
-
-def stepper(built, start, batch, size, devices=None):
-    """A function that takes one training step on some devices, or on one, and waits for it."""
-    engine = parallel.engine("jit", devices or jax.devices()[:1])
-    step = engine.compile(train.make_step(built, transform(), size))
-    held = [engine.place(jax.device_get(start))]
-
-    def run():
-        held[0], losses = step(held[0], engine.feed(batch), jax.random.key(0))
-        jax.block_until_ready((held[0], losses))
-
-    return run
-
-
-def temporary_bytes(built, start, batch, size):
-    """What the compiled step allocates beside its arguments and results."""
-    step = jax.jit(train.make_step(built, transform(), size), donate_argnums=0)
-    compiled = step.lower(start, batch, jax.random.key(0)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def has(module):

@@ -12,7 +12,7 @@ import pytest
 from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
-from wsol_jax import experiment, method, published, train
+from wsol_jax import experiment, identity, method, published, train
 from wsol_jax.papers import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -249,7 +249,7 @@ def test_rows_of_the_ablations_differ_as_they_say():
 
 
 def _own_address(config):
-    resolved, versions = json.loads(config.to_json()), experiment.versions(config)
+    resolved, versions = json.loads(config.to_json()), identity.versions(config)
     return addresses.of_phases(resolved, versions, "data")[config.method.name]
 
 

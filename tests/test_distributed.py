@@ -36,7 +36,7 @@ COMPARE = """
 import pathlib, sys
 import jax, numpy as np
 import small
-from wsol_jax import distributed, evaluate, experiment, parallel, pseudo_labels, train
+from wsol_jax import distributed, evaluate, experiment, identity, parallel, pseudo_labels, train
 from wsol_jax.data import memory
 
 folder, *plain = sys.argv[1:]
@@ -88,7 +88,7 @@ with parallel.first_process_first():
     shared.touch()
 try:
     own = pathlib.Path(folder, f"host{jax.process_index()}")
-    with experiment.claim(own, small.small_config(), "images"):
+    with identity.claim(own, small.small_config(), "images"):
         pass
 except FileNotFoundError as error:
     results["refused"] = str(error)

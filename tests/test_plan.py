@@ -6,7 +6,7 @@ import pytest
 import small
 
 from configs import tables
-from wsol_jax import experiment
+from wsol_jax import experiment, identity
 from wsol_jax.papers import plan
 
 READOUTS = ("cam", "grad_cam")
@@ -47,7 +47,7 @@ def test_a_begun_run_goes_on_with_the_data_where_they_are_now(tmp_path):
     need = plan.needs(table)[0]
     old = need.config.copy_and_resolve_references()
     old.data.folder = "before"
-    digest = experiment.fingerprint(small.small_data()._asdict())
+    digest = identity.fingerprint(small.small_data()._asdict())
     begun(tmp_path / "begun", old, data=digest)
     (job,) = plan.jobs([need], plan.shelf(tmp_path), tmp_path)
     assert (job.folder, job.config.data.folder) == (tmp_path / "begun", "moved")

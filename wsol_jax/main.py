@@ -195,10 +195,10 @@ def _require_row(config):
 
 def _require_own(config, workdir):
     """A run is used with the config that it was trained with."""
-    from wsol_jax import experiment
+    from wsol_jax import identity
 
     if "cells" not in config:
-        experiment.check_config(workdir, config)
+        identity.check_config(workdir, config)
 
 
 def _write_report(workdir):

@@ -10,7 +10,6 @@ import functools
 import logging
 import math
 import pathlib
-import signal
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from wsol_jax import (
     checkpoint,
     evaluate,
     experiment,
+    identity,
     logbook,
     optimizer,
     parallel,
@@ -35,6 +35,7 @@ from wsol_jax import (
 )
 from wsol_jax.data import splits
 from wsol_jax.method import Method
+from wsol_jax.termination import Termination
 
 SAVE_SECONDS = 60.0  # between checkpoints: what a kill can cost
 
@@ -97,11 +98,11 @@ def run(
             f"the method {config.method.name!r} learns from full masks, and no training image of "
             f"{config.data.name} has one; expected some, or a method that learns from image labels"
         )
-    images = experiment.fingerprint(data._asdict())
+    images = identity.fingerprint(data._asdict())
     if config.baseline and config.baseline.workdir:
-        experiment.check_images(pathlib.Path(config.baseline.workdir), images)
+        identity.check_images(pathlib.Path(config.baseline.workdir), images)
     weights, facts = experiment.pretrained(config, method, data)
-    with experiment.claim(workdir, config, images), contextlib.ExitStack() as at_end:
+    with identity.claim(workdir, config, images), contextlib.ExitStack() as at_end:
         path = workdir / "record.json"
         record = logbook.record(
             path,
@@ -109,14 +110,14 @@ def run(
             seed=config.seed,
             weights=facts,
             notes=config.notes,
-            methods=experiment.versions(config),
+            methods=identity.versions(config),
             data=images,
-            origins=experiment.origins(config),
+            origins=identity.origins(config),
         )
         logbook.write_json(path, record)
         at_end.callback(_write_seconds, path, record, began)
         if config.baseline:
-            folder = experiment.baseline_folder(config, workdir)
+            folder = identity.baseline_folder(config, workdir)
             baseline = _phase(config, config.baseline, folder, weights, engine)
             if train and not config.baseline.workdir:
                 fit(baseline, config, data, engine, deadline)
@@ -153,7 +154,7 @@ def fit(
     )
     checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
     validation = selection.Validation(phase, config, data)
-    with _Termination(deadline) as termination:
+    with Termination(deadline) as termination:
         state, memory = _begin(phase, transform, checkpoints, validation)
         done, key = int(state.step), jax.random.key(config.seed)
         state, saved = engine.place(state), time.monotonic()
@@ -268,7 +269,7 @@ def _phase(config, section, folder, start, engine, **keywords):
 def _second_phase(config, workdir, data, engine, baseline):
     """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
     best, section = selection.Best(baseline.folder), config.baseline
-    best.require_end(experiment.baseline_epochs(config))
+    best.require_end(identity.baseline_epochs(config))
     own = (baseline.method, baseline.evaluator, best, section.cam_checkpoint, baseline.start)
     teacher = _teacher(section) if section.cam_workdir else trained.Phase("baseline", *own)
     maps = _cams(workdir / "cams.npy", teacher, section.cam, data.seen)
@@ -328,25 +329,3 @@ def _finite(losses, step, checkpoints):
             f"step {good}. A lower --config.optimizer.learning_rate usually mends this"
         )
     return losses
-
-
-class _Termination:
-    """Notes SIGTERM and the deadline, so that the loop can finish its step and save."""
-
-    def __init__(self, deadline):
-        self._asked, self._deadline = False, deadline
-
-    def __enter__(self):
-        self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGTERM, self._before)
-
-    def why(self):
-        """Why training should stop, empty while it should not."""
-        late = "out of time" if time.monotonic() > self._deadline else ""
-        return "SIGTERM" if self._asked else late
-
-    def _note(self, *_):
-        self._asked = True

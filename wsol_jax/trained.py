@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from wsol_jax import evaluate, experiment, published, selection
+from wsol_jax import evaluate, experiment, identity, published, selection
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -48,11 +48,11 @@ def first_phase(workdir: pathlib.Path) -> Phase:
 
 def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
     """The phase of a run that a section of its config describes; see `phases`."""
-    experiment.check_versions(workdir, experiment.versions(config))
+    identity.check_versions(workdir, identity.versions(config))
     title, folder, epochs = section.method.name, workdir / section.method.name, section.epochs
     if section is config.baseline:
-        title, folder = "baseline", experiment.baseline_folder(config, workdir)
-        epochs = experiment.baseline_epochs(config)
+        title, folder = "baseline", identity.baseline_folder(config, workdir)
+        epochs = identity.baseline_epochs(config)
     best, method = selection.Best(folder), experiment.build(config, section.method)
     best.require_end(epochs)
     checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())

@@ -8,7 +8,7 @@ import logging
 import pathlib
 from typing import Any
 
-from wsol_jax import evaluate, experiment, logbook, trained
+from wsol_jax import evaluate, experiment, identity, logbook, trained
 from wsol_jax.data import sources, splits
 
 
@@ -63,7 +63,7 @@ def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) ->
         tested = {m: {"test": evaluate.summarize(s, m, None)} for m, s in scores.items()}
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}
-    images = experiment.fingerprint({"test": split})
+    images = identity.fingerprint({"test": split})
     facts = {"data": target.name, "fingerprint": images, "record": logbook.record()}
     logbook.write_json(path(workdir, target), {**facts, "phases": found})
     return {**facts, "phases": found}

@@ -36,7 +36,7 @@ def of_phases(
     Args:
       config: resolved, as in `config.json`.
       versions: of the methods, by name.
-      data: fingerprint of the images and labels, see `experiment.fingerprint`.
+      data: fingerprint of the images and labels, see `identity.fingerprint`.
       baseline: address of the first phase where `config.baseline.workdir` has it from another run.
       teacher: address of the phase that makes the CAMs where `config.baseline.cam_workdir` has it
         from another run.

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from wsol_jax import experiment, method, run_files, transfer
+from wsol_jax import experiment, identity, method, run_files, transfer
 from wsol_jax.papers import addresses
 from wsol_jax.run_files import Run, at
 
@@ -101,7 +101,7 @@ def shelf(folder: pathlib.Path) -> Shelf:
     for run in sorted(runs.values(), key=lambda run: (not run.metrics, run.folder)):
         try:
             own = _own_phases(run, runs)
-            experiment.check_versions(
+            identity.check_versions(
                 run.folder, {name: method.version(name) for name in run.phases.values()}
             )
         except (FileExistsError, KeyError, TypeError, ValueError) as error:
@@ -151,13 +151,13 @@ def seconds(job: Job, at_hand: Shelf) -> float | None:
 def _fingerprint(list_images):
     """That of images, or why there is none."""
     try:
-        return experiment.fingerprint(list_images()), ""
+        return identity.fingerprint(list_images()), ""
     except (ImportError, OSError, ValueError) as error:
         return "", str(error)
 
 
 def _addresses(run, digest, teacher):
-    resolved, versions = run.to_dict(), experiment.versions(run)
+    resolved, versions = run.to_dict(), identity.versions(run)
     cams = teacher.addresses[0] if teacher else None
     return tuple(addresses.of_phases(resolved, versions, digest, teacher=cams).values())
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wsol_jax import experiment, logbook, published, report, run_files, train, transfer
+from wsol_jax import experiment, identity, logbook, published, report, run_files, train, transfer
 from wsol_jax.papers import cells, galleries, plan, typeset
 
 HOUR = 3600.0
@@ -103,7 +103,7 @@ def _transferred(need, at_hand, deadline, opened):
         return need
     folder = found.run.folder
     try:
-        images = experiment.fingerprint(transfer.list_target(need.target))
+        images = identity.fingerprint(transfer.list_target(need.target))
         if run_files.read_json(transfer.path(folder, need.target)).get("fingerprint") == images:
             return need
         if time.monotonic() > deadline:

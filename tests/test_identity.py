@@ -1,0 +1,105 @@
+"""A run is told from every other: what may differ in it, and what makes it another one."""
+
+import json
+
+import filelock
+import pytest
+import small
+
+from configs import common
+from wsol_jax import experiment, identity
+
+
+def claim(workdir, config, images="images"):
+    with identity.claim(workdir, config, images):
+        pass
+
+
+def test_runs_of_another_version_are_refused(tmp_path):
+    config = small.small_config()
+    (tmp_path / "record.json").write_text(json.dumps({"methods": {"pixelcam": 7}}))
+    with pytest.raises(FileExistsError, match=r"version 7 of the method 'pixelcam'.*is version 1"):
+        claim(tmp_path, config)
+    (tmp_path / "record.json").write_text("{}")  # of a run before there were versions
+    claim(tmp_path, config)
+
+
+def test_a_run_is_of_one_command_at_a_time(tmp_path):
+    config = small.small_config()
+    with identity.claim(tmp_path, config, "images"):
+        with pytest.raises(BlockingIOError, match=rf"at work in {tmp_path}.* another folder"):
+            claim(tmp_path, config)
+        claim(tmp_path / "other", config)
+    claim(tmp_path, config)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), PermissionError("no flock")])
+def test_disks_without_locks_are_told(tmp_path, monkeypatch, caplog, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    claim(tmp_path, small.small_config())
+    assert f"{tmp_path} is not locked against other commands: no flock" in caplog.text
+
+
+def test_what_changes_no_number_may_change(tmp_path):
+    config = small.two_phases()
+    claim(tmp_path, config)
+    config.data.folder, config.parallel, config.notes = "elsewhere", "pmap", ("a note",)
+    config.evaluation_batch_size += 1
+    claim(tmp_path, config)
+    assert experiment.stored_config(tmp_path).data.folder == "elsewhere"
+    config.baseline.method.dropout = 0.7
+    with pytest.raises(FileExistsError, match=r"another config \(other: baseline.method.dropout\)"):
+        claim(tmp_path, config)
+
+
+def test_keywords_at_their_usual_values_are_no_difference(tmp_path):
+    config = small.small_config("pixelcam")
+    claim(tmp_path, config)
+    config.method = common.method(**config.method)
+    claim(tmp_path, config)
+    config.method.negatives = "background"
+    with pytest.raises(FileExistsError, match=r"another config \(other: method.negatives\)"):
+        claim(tmp_path, config)
+
+
+def test_a_run_on_other_images_is_refused(tmp_path):
+    config = small.small_config()
+    claim(tmp_path, config)
+    (tmp_path / "record.json").write_text(json.dumps({"data": "images"}))
+    claim(tmp_path, config)
+    with pytest.raises(FileExistsError, match="other images, labels or splits"):
+        claim(tmp_path, config, "others")
+
+
+def test_the_fingerprint_is_of_names_labels_and_splits():
+    data = small.small_data()
+    known = identity.fingerprint(data._asdict())
+    assert known == identity.fingerprint(small.small_data()._asdict())
+    test = data.test
+    others = [
+        data._replace(valpx=None),
+        data._replace(valcl=data.test, test=data.valcl),
+        data._replace(test=test._replace(labels=1 - test.labels)),
+        data._replace(test=test._replace(names=test.names[::-1])),
+    ]
+    assert len({known, *(identity.fingerprint(data._asdict()) for data in others)}) == 5
+
+
+def test_configs_of_earlier_runs_are_completed(tmp_path):
+    config = small.two_phases()
+    claim(tmp_path, config)
+    assert json.loads(experiment.stored_config(tmp_path).to_json()) == json.loads(config.to_json())
+    known = json.loads((tmp_path / "config.json").read_text())
+    for section, key in [("weights", "mean"), ("weights", "std"), ("baseline", "cam_workdir")]:
+        del known[section][key]
+    for key in ("metric", "published", "keep_aspect", "augment"):
+        del known[key]
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    completed = json.loads(experiment.stored_config(tmp_path).to_json())
+    assert completed == json.loads(config.to_json())
+    claim(tmp_path, config)  # it is the same run
+    with pytest.raises(FileNotFoundError, match="nothing is not a run"):
+        experiment.stored_config(tmp_path / "nothing")

@@ -1,0 +1,201 @@
+"""What a run is, by which it is told from every other: config, versions of methods, images.
+
+A run goes on, and its baseline serves another, only where these are what they were.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wsol_jax import experiment, logbook, method, parallel, run_files
+from wsol_jax.data import splits
+from wsol_jax.run_files import at
+
+SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
+# Of a config: what changes no number.
+SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
+    """Makes the folder of a run, keeps other commands out of it, and writes its config there.
+
+    Args:
+      images: their `fingerprint`.
+
+    Raises:
+      BlockingIOError: another command is at work there.
+      FileExistsError: the folder holds a run of another config, of another version of a method, or
+        on other images or labels; says what differs.
+      FileNotFoundError: the processes do not share the folder, or the config.
+    """
+    check_versions(workdir, versions(config))
+    check_config(workdir, config)
+    check_images(workdir, images)
+    path, resolved = workdir / "config.json", json.loads(config.to_json())
+    parallel.gather(True)  # all have looked before one writes
+    workdir.mkdir(parents=True, exist_ok=True)
+    with logbook.locked(workdir):
+        logbook.write_json(path, resolved)
+        parallel.gather(True)  # it is written before all look again
+        found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
+        without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
+        if without:
+            raise FileNotFoundError(
+                f"processes {without} do not find their config in {path}, where process 0 wrote "
+                "its own: start all with the same arguments, and a --workdir on a disk that they "
+                "share"
+            )
+        yield
+
+
+def versions(config: Any) -> dict[str, int]:
+    """The version of each method of a config."""
+    names = [section.method.name for section in experiment.sections(config)]
+    return {name: method.version(name) for name in names}
+
+
+def fingerprint(data: Mapping[str, splits.Split | splits.Listing | None]) -> str:
+    """A digest of the names and labels of all images, split by split."""
+    digest = hashlib.sha256()
+    for name, split in data.items():
+        rows = zip(split.names, split.labels.tolist(), strict=True) if split else ()
+        digest.update(json.dumps([name, *rows]).encode())
+    return digest.hexdigest()[:16]
+
+
+def origins(config: Any) -> dict[str, dict[str, Any]]:
+    """What the runs are that a run's first phase and its CAMs are taken from, wherever they lie.
+
+    By the option that names the run: its config, the versions of its methods and the fingerprint of
+    its images.
+    """
+    found = {}
+    for option in ("workdir", "cam_workdir"):
+        folder = at(config.to_dict(), "baseline", option)
+        if folder:
+            record = run_files.read_json(pathlib.Path(folder, "record.json"))
+            facts = {key: record.get(key) for key in ("methods", "data")}
+            found[option] = {"config": run_files.read_config(pathlib.Path(folder)), **facts}
+    return found
+
+
+def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run's first phase: its own, or in the run that `baseline.workdir` names.
+
+    Raises:
+      FileExistsError, ValueError: see `check_shared`.
+      FileNotFoundError: that run has no such phase.
+    """
+    if not config.baseline.workdir:
+        return workdir / "baseline"
+    root = pathlib.Path(config.baseline.workdir)
+    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
+    for folder in candidates:
+        if folder.is_dir():
+            check_shared(root, config)
+            return folder
+    raise FileNotFoundError(
+        f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
+        "of the baseline's config makes, such as configs/layercam_glas.py"
+    )
+
+
+def baseline_epochs(config: Any) -> int:
+    """How many epochs a run's first phase has, which is another run's where that trained it."""
+    if not config.baseline.workdir:
+        return config.baseline.epochs
+    trained = experiment.stored_config(pathlib.Path(config.baseline.workdir))
+    return experiment.sections(trained)[0].epochs
+
+
+def check_config(workdir: pathlib.Path, config: Any) -> None:
+    """Raises FileExistsError where the run at `workdir` has another config.
+
+    What changes no number may differ, and so may the places of the data and of the weights.
+    """
+    old, new = run_files.read_config(workdir), json.loads(config.to_json())
+    if not old:
+        return
+    differing = sorted({*_differences(_plain(old), _plain(new))} - {*SILENT})
+    if differing:
+        raise FileExistsError(
+            f"{workdir} holds a run of another config (other: {', '.join(differing)}); pass "
+            f"another --workdir, or remove the folder. --workdir={workdir} without --config takes "
+            "that of the run"
+        )
+
+
+def check_images(workdir: pathlib.Path, images: str) -> None:
+    """Raises FileExistsError where the run at `workdir` is on images of another fingerprint."""
+    recorded = run_files.read_json(workdir / "record.json").get("data", images)
+    if recorded != images:
+        raise FileExistsError(
+            f"{workdir} holds a run on other images, labels or splits than those of this config "
+            f"(fingerprint {recorded}, not {images}): they have changed since, or are of another "
+            "folder; pass another --workdir, or train that run again"
+        )
+
+
+def check_versions(workdir: pathlib.Path, current: dict[str, int]) -> None:
+    """Raises FileExistsError where the run at `workdir` is of other versions of the methods."""
+    record = run_files.read_json(workdir / "record.json")
+    if not record:
+        return
+    recorded = run_files.versions(record, current)
+    for name, version in current.items():
+        if recorded[name] != version:
+            raise FileExistsError(
+                f"{workdir} holds a run of version {recorded[name]} of the method {name!r}, whose "
+                f"numbers have changed since: this is version {version}; pass another --workdir, "
+                "or remove the folder"
+            )
+
+
+def check_shared(workdir: pathlib.Path, config: Any) -> None:
+    """Refuses the baseline of the run at `workdir` where it is another one than the config wants.
+
+    Raises:
+      FileExistsError: it is of another version of its method.
+      ValueError: the run has another model or other training images.
+    """
+    name = config.baseline.method.name
+    check_versions(workdir, {name: method.version(name)})
+    old, new = run_files.read_config(workdir), json.loads(config.to_json())
+    differing = [
+        name
+        for name in _differences(old, new)
+        if any(f"{name}.".startswith(f"{shared}.") for shared in SHARED)
+    ]
+    if differing:
+        values = "; ".join(
+            f"{name} is {at(old, *name.split('.'))} there, {at(new, *name.split('.'))} here"
+            for name in differing
+        )
+        raise ValueError(
+            f"the baseline at {workdir} does not fit this config: {values}. Pass a run that does "
+            "as --config.baseline.workdir=, or leave it empty to train one"
+        )
+
+
+def _plain(config):
+    """A resolved config, its methods with all their keywords, its weights by the name of the file.
+
+    Earlier configs had the keywords alone that were not as usual.
+    """
+    source = at(config, "weights", "source")
+    found = {**config, "weights": {**config["weights"], "source": pathlib.PurePath(source).name}}
+    for section in filter(None, (found, found.get("baseline"))):
+        usual = json.loads(json.dumps(method.defaults(section["method"]["name"])))
+        section["method"] = {**usual, **section["method"]}
+    return found
+
+
+def _differences(old, new, prefix=""):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [prefix] if old != new else []
+    names = [(f"{prefix}.{k}".lstrip("."), k) for k in {**old, **new}]
+    return [d for path, k in names for d in _differences(old.get(k), new.get(k), path)]
