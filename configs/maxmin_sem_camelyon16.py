@@ -2,8 +2,8 @@
 
 python -m wsol_jax.main --config=configs/maxmin_sem_camelyon16.py  F1+ 68.3, F1- 88.6, error 7.0
 
-20 epochs at batch 8, the paper's objective. --config.method.objective=camelyon16_released is the
-released code's, whose schedule is another, too. The deep-stem ResNet-18 is expected, converted by
+20 epochs at batch 8, the paper's objective; configs/maxmin_camelyon16_released.py is what the
+released code has in its place. The deep-stem ResNet-18 is expected, converted by
 scripts/convert_weights.py, at weights/resnet18_deep_stem.safetensors.
 """
 

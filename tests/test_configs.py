@@ -18,7 +18,11 @@ from wsol_jax.papers import addresses
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCKS = ("common", "maxmin", "tables")  # what configs are made of
 FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.stem not in BLOCKS)
-PARAMETERS = {"layercam_glas": 23_514_179, "pixelcam_glas": 23_518_277}
+PARAMETERS = {
+    "layercam_glas": 23_514_179,
+    "pixelcam_glas": 23_518_277,
+    "maxmin_camelyon16_released": 11_335_765,
+}
 NARROW = {  # the tables' encoders, small enough to train a step of each row
     "resnet18": {"width": 8, "blocks": SHALLOW},
     "resnet50": {"width": 8, "blocks": SHALLOW},
