@@ -149,6 +149,8 @@ def gain(result: dict, run: dict, phase: str) -> float | None:
 
 def official(config: dict, phase: str, name: str) -> str:
     """The paper's PxAP for a row, or nothing."""
+    if "," in config["name"]:
+        return ""  # a setting of an ablation, whose table has its own number
     second = {key: name == key for key in ("pixelcam", "negev")}
     if any(second.values()):
         name = config["baseline"]["cam"]
@@ -175,23 +177,27 @@ def spread(values: list[float | None]) -> str:
 
 def describe(runs: list[dict]) -> str:
     """What the runs have in common, and what was reduced."""
-    record = runs[0]["record"]
     starts = [start for run in runs for start in (run["record"], *run["record"]["earlier"])]
     total = sum(start.get("seconds", 0.0) for start in starts)
     commits = sorted({start["commit"] for start in starts})
+    machines = sorted({machine(start) for start in starts})
     notes = sorted({note for run in runs for note in run["record"]["notes"]})
     weights = sorted({json.dumps(run["record"]["weights"]) for run in runs})
     return "\n".join(
         [
             f"# {runs[0]['data']['name']}, fold {runs[0]['data'].get('fold')}",
             "",
-            f"Commit {', '.join(commits)}; {record['device']}, {record['processor']}; jax "
-            f"{record['versions']['jax']}; {total / 3600:.1f} hours in all; weights: "
-            f"{'; '.join(weights)}.",
+            f"Commit {', '.join(commits)}; {'; '.join(machines)}; {total / 3600:.1f} hours in all; "
+            f"weights: {'; '.join(weights)}.",
             *[f"Reduced: {note}." for note in notes],
             EXPLAINED[metric(runs)],
         ]
     )
+
+
+def machine(start: dict) -> str:
+    """What one command of a run ran on."""
+    return f"{start['device']}, {start['processor']}, jax {start['versions']['jax']}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ LAYERS = [
     {"papers", "slide_maps", "stain_shift"},
     {"train", "predict", "report", "evaluate_maps", "transfer", "embedding"},
     {"results", "trained", "stain_styles"},
-    {"selection", "pseudo_labels"},
+    {"selection", "pseudo_labels", "identity"},
     {"evaluate", "experiment", "map_files", "map_scores"},
     {"map_kinds"},
     {"wording", "figures"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"backbones", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
-    {"significance"},  # NumPy and SciPy alone
+    {"significance", "termination"},  # without JAX
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

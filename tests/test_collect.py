@@ -1,0 +1,77 @@
+"""Finished runs become a table that says on what they ran, and what was reduced."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "collect.py"
+MACHINES = [("1 x cpu", "Some CPU, 2 cores", "0.10.2"), ("1 x GPU", "Another, 16 cores", "0.11.2")]
+
+
+@pytest.fixture
+def collect(monkeypatch):
+    """The script, called with arguments."""
+    spec = importlib.util.spec_from_file_location("collect", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["collect.py", *map(str, arguments)])
+        module.main()
+
+    return run
+
+
+def write_run(folder, *, seed, pxap, name="paper/table01/glas/layer_cam/short"):
+    """A finished run of one phase, as far as the script reads it."""
+    device, processor, jax = MACHINES[seed]
+    start = {"commit": f"c{seed}", "device": device, "processor": processor, "seconds": 1800.0}
+    start |= {"versions": {"jax": jax}, "earlier": []}
+    record = {**start, "notes": ["fewer epochs"], "weights": {"source": "a.npz"}}
+    data = {"name": "glas", "fold": 0, "folder": f"{folder.parent}/data"}
+    config = {"name": name, "data": data, "backbone": {"name": "resnet50"}, "baseline": None}
+    config["metric"] = "pxap"
+    test = {"pxap": pxap, "accuracy": 90.0, "curve": [0.1, 0.2]}
+    maps = {"layer_cam": {key: {"test": test} for key in ("b_loc", "b_cl", "last")}}
+    metrics = {"name": name, "seed": seed, "data": data, "floors": {"constant_map": 51.5}}
+    metrics["phases"] = {"classifier": {"maps": maps}}
+    folder.mkdir(parents=True)
+    for file, values in (("config", config), ("record", record), ("metrics", metrics)):
+        (folder / f"{file}.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_seeds_of_two_machines(tmp_path, monkeypatch, collect):
+    monkeypatch.chdir(tmp_path)
+    runs = [write_run(tmp_path / f"run{i}", seed=i, pxap=70.0 + 2 * i) for i in (0, 1)]
+    collect(*runs, "--output", "results", "--note", "A paragraph.")
+    text = (tmp_path / "results" / "README.md").read_text()
+    for device, processor, jax in MACHINES:
+        assert f"{device}, {processor}, jax {jax}" in text
+    assert "Commit c0, c1;" in text
+    assert "1.0 hours in all" in text
+    assert "Reduced: fewer epochs." in text
+    assert "| 71.0 ± 1.4 |" in text
+    assert "| 75.1 |" in text  # Table 1's LayerCAM
+    assert text.endswith("A paragraph.\n")
+    copied = (
+        tmp_path / "results" / "paper_table01_glas_layer_cam_short_seed0" / "metrics.json"
+    ).read_text()
+    assert str(tmp_path) not in copied
+    assert "curve" not in copied
+
+
+def test_a_setting_of_an_ablation_stands_beside_no_number_of_table_1(tmp_path, collect):
+    name = "paper/table16/glas/layer_cam,n=5/short"
+    run = write_run(tmp_path / "run", seed=0, pxap=70.0, name=name)
+    collect(run, "--output", tmp_path / "results")
+    (row,) = [r for r in (tmp_path / "results" / "README.md").read_text().splitlines() if name in r]
+    assert row.endswith("|  |")
+
+
+def test_an_unfinished_run_is_refused(tmp_path, collect):
+    with pytest.raises(FileNotFoundError, match=r"lacks \['config.json'.*expected a finished run"):
+        collect(tmp_path, "--output", tmp_path / "results")
