@@ -12,7 +12,7 @@ import processes
 import pytest
 import small
 
-from wsol_jax import checkpoint, experiment, logbook, report, results, selection, train
+from wsol_jax import checkpoint, experiment, identity, logbook, report, results, selection, train
 from wsol_jax.data import glas
 
 OPEN_DATA = experiment.open_data
@@ -245,7 +245,7 @@ def test_a_baseline_that_is_not_at_its_end_is_refused(tmp_path):
 
 
 def test_a_baseline_on_other_images_is_refused(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "fingerprint", lambda _: "others")
+    monkeypatch.setattr(identity, "fingerprint", lambda _: "others")
     config = small.two_phases()
     config.baseline.workdir = str(finished[0])
     with pytest.raises(FileExistsError, match="holds a run on other images, labels or splits"):
