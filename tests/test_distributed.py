@@ -36,7 +36,7 @@ COMPARE = """
 import pathlib, sys
 import jax, numpy as np
 import small
-from wsol_jax import distributed, evaluate, experiment, identity, parallel, pseudo_labels, train
+from wsol_jax import distributed, evaluate, identity, parallel, pseudo_labels, train
 from wsol_jax.data import memory
 
 folder, *plain = sys.argv[1:]
