@@ -84,6 +84,8 @@ def fabricate(folder, *, pxap=(74.64, 83.16), phases=PHASES):
         "seconds": 3725.0,
         "weights": {"source": "resnet50.npz", "folded": True},
         "notes": ["30 epochs <instead> of 1000"],
+        "origins": {},
+        "earlier": [{"started": "2026-11-01", "commit": "1ca4b61", "seconds": 60.0, "notes": []}],
     }
     files = {"config": config_of(phases), "metrics": metrics, "record": record}
     for name, value in files.items():

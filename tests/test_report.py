@@ -165,7 +165,9 @@ def test_curves_are_drawn_for_white_and_dark_pages(finished):
 def test_how_it_was_run(finished):
     _, _, page = finished
     facts = ("3f2a9c1", "jax: 0.10.2", "time 1h02m", "source: resnet50.npz", "pixelcam_glas.py")
+    facts += ("earlier 2026-11-01, 1ca4b61, 1m",)
     assert all(fact in page.text for fact in facts)
+    assert "origins" not in page.text
     assert "30 epochs <instead> of 1000" in page.text
     assert '"name": "resnet50"' in page.text
 

@@ -101,7 +101,7 @@ def contents(run: Run) -> dict[str, Any]:
             for name, title in DRAWINGS.items()
             if (run.folder / name).is_file()
         },
-        "facts": {key: _fact(key, value) for key, value in run.record.items() if value != []},
+        "facts": {k: _fact(k, v) for k, v in run.record.items() if v not in ([], {})},
         "config": json.dumps(run.config, indent=2),
         "checkpoints": CHECKPOINTS,
         "themes": THEMES,
@@ -268,5 +268,13 @@ def _fact(key: str, value: Any) -> str | list[str]:
     if isinstance(value, Mapping):
         return [f"{wording.name_of(str(name))}: {entry}" for name, entry in value.items()]
     if isinstance(value, list):
-        return [str(entry) for entry in value]
+        return [_command(entry) if isinstance(entry, Mapping) else str(entry) for entry in value]
     return logbook.duration(value) if key == "seconds" else str(value)
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    """An earlier command of the run: when, by which code, where, and how long."""
+    facts = [record.get(key) for key in ("started", "commit", "device", "processor")]
+    if "seconds" in record:
+        facts.append(logbook.duration(record["seconds"]))
+    return ", ".join(str(fact) for fact in facts if fact)
