@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import flax.traverse_util
 import golden_cases
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,7 @@ AS_IN_TRAINING = {  # XLA's defaults, where conftest.py sets others
 if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):  # which later jaxlibs lack
     AS_IN_TRAINING["xla_cpu_use_fusion_emitters"] = True
 LABELS = jnp.array([0, 1])
+ZERO = 1e-12  # a bias before a normalisation has no gradient; what is recorded is rounding
 ENCODED = {}
 
 
@@ -235,3 +237,35 @@ def close(got, expected, relative):
     assert error <= relative * scale, (
         f"off by {error / scale:.2e} of the maximum, not {relative:.0e}"
     )
+
+
+def check_gradients(case, prefix, gradients):
+    """Those of the tensors that are recorded under `prefix`."""
+    ours = named({"params": gradients}, case)
+    names = [n for n in case.arrays if n.startswith(f"{prefix}/")]
+    assert names, f"{case.name} records no gradients under {prefix}"
+    for name in names:
+        gradient = ours[name.removeprefix(f"{prefix}/")][case.strides(name)]
+        if np.abs(case.arrays[name]).max() < ZERO:
+            assert np.abs(gradient).max() < ZERO
+        else:
+            close(gradient, case.arrays[name], 1e-8)
+
+
+def check_lengths(case, name, gradients):
+    """The L2 norm of every tensor's gradient."""
+    ours = named({"params": gradients}, case)
+    for tensor, length in case.spec["losses"][name].items():
+        assert np.linalg.norm(ours[tensor]) == pytest.approx(length, rel=1e-7, abs=ZERO), tensor
+
+
+def named(collections, case):
+    """Our leaves under the recorded names, in PyTorch's layout."""
+    shapes = case.shapes
+    blank = renamed({name: np.zeros(shape) for name, shape in shapes.items()})
+    originals = dict(zip(blank, shapes, strict=True))
+    leaves = {}
+    for path, leaf in flax.traverse_util.flatten_dict(collections).items():
+        name = originals[weights.torch_name(path)]
+        leaves[name] = torch_layout(np.asarray(leaf), shapes[name])
+    return leaves

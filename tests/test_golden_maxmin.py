@@ -8,8 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import LABELS, close, compiled, images, nchw
-from test_golden_methods import check_gradients, check_lengths, combine, named
+from golden_models import (
+    LABELS,
+    check_gradients,
+    check_lengths,
+    close,
+    compiled,
+    images,
+    named,
+    nchw,
+)
+from test_golden_methods import combine
 
 from wsol_jax import heads, losses, method, ops
 from wsol_jax.methods import maxmin

@@ -2,19 +2,26 @@
 
 import functools
 
-import flax.traverse_util
 import golden_cases
 import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_models import LABELS, close, compiled, images, known, nchw
+from golden_models import (
+    LABELS,
+    check_gradients,
+    check_lengths,
+    close,
+    compiled,
+    images,
+    known,
+    named,
+    nchw,
+)
 
 from wsol_jax import ops, seeds
-from wsol_jax.backbones import weights
 
-ZERO = 1e-12  # a bias before a normalisation has no gradient; what is recorded is rounding
 PIXEL_HEADS = {"multiple_layer": "multi_layer", "one_layer": "one_layer"}
 
 
@@ -319,34 +326,3 @@ def objective(built, case, batch, train=False):
 
 def batch_of(image, **targets):
     return {"image": image, "label": LABELS, "valid": jnp.ones(2, bool), "epoch": 0, **targets}
-
-
-def check_gradients(case, prefix, gradients):
-    ours = named({"params": gradients}, case)
-    names = [n for n in case.arrays if n.startswith(f"{prefix}/")]
-    assert names, f"{case.name} records no gradients under {prefix}"
-    for name in names:
-        gradient = ours[name.removeprefix(f"{prefix}/")][case.strides(name)]
-        if np.abs(case.arrays[name]).max() < ZERO:
-            assert np.abs(gradient).max() < ZERO
-        else:
-            close(gradient, case.arrays[name], 1e-8)
-
-
-def check_lengths(case, name, gradients):
-    """The L2 norm of every tensor's gradient."""
-    ours = named({"params": gradients}, case)
-    for tensor, length in case.spec["losses"][name].items():
-        assert np.linalg.norm(ours[tensor]) == pytest.approx(length, rel=1e-7, abs=ZERO), tensor
-
-
-def named(collections, case):
-    """Our leaves under the recorded names, in PyTorch's layout."""
-    shapes = case.shapes
-    blank = golden_models.renamed({name: np.zeros(shape) for name, shape in shapes.items()})
-    originals = dict(zip(blank, shapes, strict=True))
-    leaves = {}
-    for path, leaf in flax.traverse_util.flatten_dict(collections).items():
-        name = originals[weights.torch_name(path)]
-        leaves[name] = golden_models.torch_layout(np.asarray(leaf), shapes[name])
-    return leaves

@@ -80,7 +80,7 @@ def test_five_training_steps_in_float64(case):
 def check_state(case, state):
     """Weights and running statistics after two updates."""
     collections = {"params": state.params, "batch_stats": state.batch_stats}
-    leaves = test_golden_methods.named(collections, case)
+    leaves = golden_models.named(collections, case)
     for name in [n for n in case.arrays if n.startswith("f64/after2/")]:
         close(leaves[name.removeprefix("f64/after2/")][case.strides(name)], case.arrays[name], 1e-8)
 
