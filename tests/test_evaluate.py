@@ -105,7 +105,7 @@ def test_all_read_outs_of_a_checkpoint_cost_one_encoder_pass():
     for readouts in (("cam",), (*several, "mean_features")):
         built = small.tiny_method("classifier", readouts=readouts)
         variables = small.initialize(built)
-        costs.append(operations(evaluate._counter(built, "pxap"), variables, batch))
+        costs.append(operations(evaluate._evaluation(built, "pxap"), variables, batch))
     view = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
     encoder = operations(built.features, variables, view)
     assert costs[0] < 1.5 * encoder

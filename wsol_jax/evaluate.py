@@ -46,7 +46,9 @@ class Evaluator:
     Maps are made for the true class, at feature resolution, and resized bilinearly to the truth.
 
     Args:
-      batch_size: over all devices, rounded up to a multiple of their number.
+      batch_size: over all devices, rounded up to a multiple of their number. Where it would pad a
+        split by more than half, a quarter of it is taken, and so on: of few sizes, each of which is
+        compiled, there is one for every split.
       metric: name of one of `PROTOCOLS`.
     """
 
@@ -54,8 +56,7 @@ class Evaluator:
         choices.require("metric", metric, PROTOCOLS)
         self._engine = parallel.engine("jit")
         self._batch_size = batch_size
-        self._count = parallel.compile_evaluation(_counter(method, metric))
-        self._localize = parallel.compile_evaluation(_localizer(method))
+        self._evaluate = parallel.compile_evaluation(_evaluation(method, metric))
 
     def place(self, variables: Any) -> Any:
         """Puts variables from the host on every device."""
@@ -65,7 +66,7 @@ class Evaluator:
         """The scores of a split."""
         total = None
         for batch in self._batches(split):
-            counts = jax.device_get(self._count(variables, batch))
+            counts = jax.device_get(self._evaluate(variables, batch)[0])
             total = counts if total is None else _merge(total, counts)
         return total
 
@@ -73,17 +74,16 @@ class Evaluator:
         """Maps of every image in the order of the split, at feature resolution."""
         placed = collections.defaultdict(lambda: [None] * split.size)
         for batch in self._batches(split):
-            maps, index, valid = jax.device_get(self._localize(variables, batch))
+            maps, index, valid = jax.device_get(self._evaluate(variables, batch)[1:])
             for name, values in maps.items():
                 for position, row in zip(index[valid], values[valid], strict=True):
                     placed[name][position] = row.astype(np.float16)
         return {name: _joined(rows) for name, rows in placed.items()}
 
     def _batches(self, split):
-        """Batches on the devices, no larger than the split needs, which every device can share."""
-        devices = jax.device_count()
-        size = min(-(-self._batch_size // devices), -(-split.size // devices)) * devices
-        hosts = (jax.process_index(), jax.process_count())
+        """Batches on the devices, which every device can share."""
+        devices, hosts = jax.device_count(), (jax.process_index(), jax.process_count())
+        size = devices * _share(self._batch_size, split.size, devices)
         return (self._engine.feed(batch) for batch in split.ordered(size, hosts=hosts))
 
 
@@ -113,10 +113,22 @@ def to_size(
     return jnp.clip(ops.resize_maps(maps.astype(jnp.float32), shape, **options), 0, 1)
 
 
-def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], Scores]:
+def _share(batch_size: int, images: int, devices: int) -> int:
+    """A device's images of a batch that fills up a split of so many by half at most, or 1."""
+    share = -(-batch_size // devices)
+    while share > 1 and -images % (share * devices) > images / 2:
+        share = -(-share // 4)
+    return share
+
+
+def _evaluation(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], tuple]:
+    """(variables, batch) -> scores, maps, and which images those are of.
+
+    Whoever wants but one of them has the others at little cost, and they are compiled once.
+    """
     judge = PROTOCOLS[metric].metric
 
-    def count(variables, batch):
+    def evaluate(variables, batch):
         image = augment.eval_view(batch, **method.normalization)["image"]
         truth, valid = batch["mask"], batch["valid"]
         logits, maps = method.localize(variables, image, batch["label"])
@@ -126,24 +138,14 @@ def _counter(method: Method, metric: str) -> Callable[[Any, dict[str, Array]], S
         accuracy = None
         if logits is not None:
             accuracy = metrics.Accuracy.from_model_output(logits, batch["label"], valid)
-        return Scores(
+        scores = Scores(
             accuracy,
             {name: judge.from_model_output(m, **facts) for name, m in full.items()},
             separability.Separability.from_model_output(features, **facts),
         )
+        return scores, maps, batch["index"], valid
 
-    return count
-
-
-def _localizer(method: Method) -> Callable[[Any, dict[str, Array]], tuple]:
-    """Maps, and which images they are of."""
-
-    def localize(variables, batch):
-        image = augment.eval_view(batch, **method.normalization)["image"]
-        maps = method.localize(variables, image, batch["label"])[1]
-        return maps, batch["index"], batch["valid"]
-
-    return localize
+    return evaluate
 
 
 def _joined(rows):
