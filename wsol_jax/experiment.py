@@ -144,9 +144,13 @@ def first_phase(config: Any) -> Any:
 
 def initialize(config: Any, built: method.Method) -> dict[str, Any]:
     """Fresh variables of a method, drawn from the config's seed, on the host."""
-    image = jnp.zeros((1, config.image_size, config.image_size, 3))
-    init = jax.jit(built.model.init, compiler_options=cpu.run_once_options())
-    return jax.device_get(init(jax.random.key(config.seed), image))
+    return jax.device_get(_init(built.model)(jax.random.key(config.seed), _image(config)))
+
+
+def zeros(config: Any, built: method.Method) -> dict[str, Any]:
+    """Variables like those of `initialize`, for what a checkpoint replaces: nothing is compiled."""
+    shapes = jax.eval_shape(built.model.init, jax.random.key(0), _image(config))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dict]:
@@ -193,6 +197,16 @@ def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, An
 def keywords(section: Any) -> dict[str, Any]:
     """A part of the config as keyword arguments; lists, as JSON has them, become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(section).items()}
+
+
+@functools.cache
+def _init(model):
+    """Compiled once for all that begins with a model."""
+    return jax.jit(model.init, compiler_options=cpu.run_once_options())
+
+
+def _image(config):
+    return jnp.zeros((1, config.image_size, config.image_size, 3))
 
 
 def _require_classes(config, name, split):

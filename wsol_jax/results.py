@@ -71,7 +71,7 @@ def floors(config: Any, data: experiment.Data, phase: Any) -> dict[str, float]:
     untrained = experiment.build(plain, section)
     evaluator = evaluate.Evaluator(untrained, config.evaluation_batch_size)
     encoder = {k: {"encoder": v["encoder"]} for k, v in phase.start.items() if "encoder" in v}
-    variables = experiment.transplant(experiment.initialize(config, untrained), encoder)
+    variables = experiment.transplant(experiment.zeros(config, untrained), encoder)
     scores = evaluator.scores(evaluator.place(variables), data.test)
     background, foreground = scores.maps[FLOOR].counts.sum(axis=1)
     return {

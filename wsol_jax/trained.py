@@ -57,5 +57,5 @@ def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
     best.require_end(epochs)
     checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
-    like = experiment.initialize(config, method)
+    like = experiment.zeros(config, method)
     return Phase(title, method, evaluator, best, checkpoint, like)
