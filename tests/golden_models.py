@@ -56,12 +56,12 @@ RENAMED = (
 )
 SAT_ENCODER = re.compile(r"^(cls|loc)_token|^(pos|loc)_embed|^(patch_embed|blocks|norm)\.")
 HIDDEN = re.compile(r"^pixel_wise_classification_head\.conv(\d)\.(0|1)\.")
-AS_IN_TRAINING = {  # XLA's defaults, where conftest.py sets others
-    "xla_backend_optimization_level": 3,
+OPTIMIZED = {  # where conftest.py asks for none of it; more takes longer than it saves
+    "xla_backend_optimization_level": 1,
     "xla_cpu_parallel_codegen_split_count": 32,
 }
 if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):  # which later jaxlibs lack
-    AS_IN_TRAINING["xla_cpu_use_fusion_emitters"] = True
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 LABELS = jnp.array([0, 1])
 ZERO = 1e-12  # a bias before a normalisation has no gradient; what is recorded is rounding
 ENCODED = {}
@@ -97,14 +97,15 @@ def known(prefix, *parts):
 
 
 def compiled(function):
-    """`jax.jit` as in training, for models of full size, which run longer than they compile."""
-    return jax.jit(function, compiler_options=AS_IN_TRAINING)
+    """`jax.jit` for models of full size, which run longer than they compile."""
+    return jax.jit(function, compiler_options=OPTIMIZED)
 
 
 @functools.cache
 def images(dtype="float32"):
     """The recorded network input: float32 values, in float64 too."""
-    return jnp.asarray(golden_cases.inputs()[0].astype(np.float32), dtype)
+    with jax.ensure_compile_time_eval():  # the first to ask may be traced
+        return jnp.asarray(golden_cases.inputs()[0].astype(np.float32), dtype)
 
 
 def encoder_name(case: Case) -> str:

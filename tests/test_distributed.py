@@ -55,7 +55,7 @@ def train_two_steps(name):
     engine = parallel.engine(name)
     method = small.tiny_method("pixelcam", engine.axis, dropout=0.1)
     transform = small.transform(method)
-    step = engine.compile(train.make_step(method, transform, small.SIZE, axis=engine.axis))
+    step = engine.compile(train.make_step(method, transform, 16, axis=engine.axis))
     state = engine.place(wide(jax.device_get(small.begin(method))))
     for number in range(2):
         batch = jax.tree.map(lambda x: x[own], small.batch(number))

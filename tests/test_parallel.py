@@ -32,7 +32,7 @@ for name in names:
     for kind, devices in [("one", jax.devices()[:1]), ("jit", None), ("pmap", None)]:
         engine = parallel.engine("pmap" if kind == "pmap" else "jit", devices)
         method = tiny_method(name, axis=engine.axis)
-        step = engine.compile(train.make_step(method, transform(method), 32, axis=engine.axis))
+        step = engine.compile(train.make_step(method, transform(method), 16, axis=engine.axis))
         state = engine.place(starts[name])
         for number in range(2):
             state, losses = step(state, engine.feed(batch(number)), jax.random.key(0))
