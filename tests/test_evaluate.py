@@ -31,6 +31,21 @@ def test_batches_and_padding_change_nothing(trained):
             assert pxap.pixels == DATA.test.size * small.SIZE**2
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_few_batch_sizes_serve_splits_of_any_size(batch_size, devices):
+    shares = {n: evaluate._share(batch_size, n, devices) for n in range(1, 300)}
+    assert len(set(shares.values())) <= 4
+    assert max(shares.values()) == batch_size // devices
+    for images, share in shares.items():
+        filled_up = -(-images // (share * devices)) * share * devices - images
+        assert share == 1 or filled_up <= images / 2
+
+
+def test_the_splits_of_glas_take_two_batch_sizes():
+    assert {evaluate._share(64, images, 1) for images in (67, 18, 6, 80)} == {4, 16}
+
+
 def test_scores_are_those_of_the_maps(trained):
     """The same numbers from the maps, one by one, in NumPy."""
     built, variables = trained

@@ -112,6 +112,16 @@ def test_statistics_are_taken_from_every_training_image_of_any_shape(monkeypatch
         np.testing.assert_array_equal(image, expected)
 
 
+def test_zeros_are_shaped_as_initial_values_are():
+    config = small.small_config()
+    built = experiment.build(config, config.method)
+    drawn, zeros = experiment.initialize(config, built), experiment.zeros(config, built)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), zeros
+    )
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(zeros))
+
+
 def test_unknown_backbones_list_the_known():
     config = small.small_config()
     config.backbone.name = "resnet34"
