@@ -304,6 +304,8 @@ def test_run_judged_by_dice(tmp_path):
     change(tmp_path / "config.json", lambda c: c.update(metric="dice", published="eem"))
     page = page_of(tmp_path)
     assert f"EEM reaches F1+ 70.0, F1{MINUS} 65.0, Class. error 2.5" in page.text
+    words = " ".join(page.text.split())
+    assert f"Published: F1+ 72.1, F1{MINUS} 69.1, Class. error 0.0." in words
     assert page.row("B-CL")[1:5] == ["70.0", "65.0", "2.5", "61.0"]
     assert page.row("published")[1:4] == ["72.1", "69.1", "0.0"]
     assert page.row(f"B-CL {MINUS} published")[1:4] == [f"{MINUS}2.1", f"{MINUS}4.1", "+2.5"]
