@@ -193,6 +193,16 @@ def given(built, case: Case, encoder: Encoded):
     return {**jax.tree.map(lambda x: x.astype(dtype), filled), "levels": levels}
 
 
+def said(built, variables):
+    """What a method's model says of the images, and its read-out of that, as one program."""
+
+    @jax.jit
+    def both(variables, image):
+        return built.model.apply(variables, image), built.localize(variables, image)
+
+    return both(variables, images())
+
+
 @functools.cache
 def shapes(model):
     """Shapes of a model's variables, without values."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
+FEW = {"train": 16, "test": 10}  # drawn images; all of them take a while to draw
+DRAW_FEW = f"from wsol_jax.data import synthetic_glands as s; s.SPLITS.update({FEW})\n"
 
 
 def run(program: str, *arguments: object, devices: int = 1, flags: tuple[str, ...] = ()) -> None:

@@ -80,11 +80,6 @@ def _shapes(model, size):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
-def zeros(built: method.Method, size: int = SIZE) -> dict:
-    """Variables of value 0, to be replaced by those of a checkpoint."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(built, size))
-
-
 def initialize(built: method.Method, size: int = SIZE) -> dict:
     """Fresh variables, drawn by NumPy: nothing is compiled."""
     rng = np.random.default_rng(0)

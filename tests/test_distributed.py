@@ -43,6 +43,7 @@ folder, *plain = sys.argv[1:]
 if plain:
     distributed.join(plain[0], int(plain[1]), int(plain[2]), cluster=False)
 jax.config.update("jax_enable_x64", True)  # rounding, at the kink of a ReLU, is no small matter
+crop = 16  # float64 convolutions are slow unless they are optimised
 own = slice(*(small.BATCH * (jax.process_index() + i) // jax.process_count() for i in (0, 1)))
 results = {"processes": parallel.gather(jax.process_index() == 1)}
 
@@ -55,7 +56,7 @@ def train_two_steps(name):
     engine = parallel.engine(name)
     method = small.tiny_method("pixelcam", engine.axis, dropout=0.1)
     transform = small.transform(method)
-    step = engine.compile(train.make_step(method, transform, 16, axis=engine.axis))
+    step = engine.compile(train.make_step(method, transform, crop, axis=engine.axis))
     state = engine.place(wide(jax.device_get(small.begin(method))))
     for number in range(2):
         batch = jax.tree.map(lambda x: x[own], small.batch(number))
@@ -159,7 +160,7 @@ def weights_of(folder):
     """Every array of the last checkpoint of the second phase, as one vector."""
     config = small.tiny_phases()
     checkpoints = checkpoint.Checkpoints(folder / "pixelcam" / "checkpoints")
-    like = small.zeros(experiment.build(config, config.method))
+    like = experiment.zeros(config, experiment.build(config, config.method))
     variables = checkpoints.restore_variables(checkpoints.latest(), like)
     checkpoints.close()
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(variables)])

@@ -52,12 +52,7 @@ def outputs_of(name):
     """What the model of a recorded case says of the images, and its read-out of that."""
     case = next(case for case in golden_cases.cases(name) if case.name == name)
     built = decoded(case)[1] if name.startswith("06_") else pixelcam(case)
-
-    @jax.jit
-    def both(variables, image):
-        return built.model.apply(variables, image), built.localize(variables, image)
-
-    return both(variables_of(built, case), images())
+    return golden_models.said(built, variables_of(built, case))
 
 
 def variables_of(built, case, dtype="float32"):

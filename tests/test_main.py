@@ -8,6 +8,7 @@ import sys
 from unittest import mock
 
 import numpy as np
+import processes
 import pytest
 import slide_factory
 from absl import app, flags
@@ -19,12 +20,11 @@ from wsol_jax.data import synthetic_glands
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = ["--config.epochs=1", "--config.baseline.epochs=1", "--config.image_size=96"]
-FEW = {"train": 16, "test": 10}  # images; all of them take a quarter of the run to draw
 
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch):
-    for split, count in FEW.items():
+    for split, count in processes.FEW.items():
         monkeypatch.setitem(synthetic_glands.SPLITS, split, count)
 
 
@@ -44,8 +44,8 @@ def trained(tmp_path_factory):
     """The quickstart cut to one epoch of few images, without TensorFlow and clu."""
     folder = tmp_path_factory.mktemp("main") / "run"
     hidden = ["tensorflow", "tensorflow_datasets", "clu", "tensorboard"]
-    program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy; "
-    program += f"from wsol_jax.data import synthetic_glands as s; s.SPLITS.update({FEW}); "
+    program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy\n"
+    program += processes.DRAW_FEW
     program += "runpy.run_module('wsol_jax.main', run_name='__main__', alter_sys=True)"
     arguments = ["--config=configs/quickstart.py", f"--workdir={folder}", *SHORT]
     command = [sys.executable, "-c", program, *arguments]

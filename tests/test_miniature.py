@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRAM = """
+PROGRAM = f"""
 import runpy
-from wsol_jax.data import synthetic_glands
-synthetic_glands.SPLITS.update(train=16, test=10)  # all images take a while to draw
+{processes.DRAW_FEW}
 runpy.run_module("wsol_jax.main", run_name="__main__", alter_sys=True)
 """
 

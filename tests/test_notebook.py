@@ -5,13 +5,10 @@ import pathlib
 
 import nbclient
 import nbformat
+import processes
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FEW = """
-from wsol_jax.data import synthetic_glands
-synthetic_glands.SPLITS.update(train=16, test=10)  # all images take a while to draw
-"""
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
@@ -21,7 +18,7 @@ def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("WSOL_NOTEBOOK_WORKDIR", str(tmp_path / "run"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(FEW))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(processes.DRAW_FEW))
     resources = {"metadata": {"path": str(ROOT / "notebooks")}}
     nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
     pictures = [

@@ -27,12 +27,13 @@ def wide(state):
 
 jax.config.update("jax_enable_x64", True)  # rounding, at the kink of a ReLU, is no small matter
 names, results = sys.argv[2:], {}
+crop = 16  # float64 convolutions are slow unless they are optimised
 starts = {name: jax.device_get(wide(begin(tiny_method(name)))) for name in names}
 for name in names:
     for kind, devices in [("one", jax.devices()[:1]), ("jit", None), ("pmap", None)]:
         engine = parallel.engine("pmap" if kind == "pmap" else "jit", devices)
         method = tiny_method(name, axis=engine.axis)
-        step = engine.compile(train.make_step(method, transform(method), 16, axis=engine.axis))
+        step = engine.compile(train.make_step(method, transform(method), crop, axis=engine.axis))
         state = engine.place(starts[name])
         for number in range(2):
             state, losses = step(state, engine.feed(batch(number)), jax.random.key(0))

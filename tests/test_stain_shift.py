@@ -69,7 +69,8 @@ def scores_of(run, config, split):
     for phase, section in {"baseline": config.baseline, "pixelcam": config}.items():
         method = experiment.build(config, section.method)
         evaluator = evaluate.Evaluator(method, config.evaluation_batch_size)
-        variables = selection.Best(run / phase).variables(0, small.zeros(method))
+        like = experiment.zeros(config, method)
+        variables = selection.Best(run / phase).variables(0, like)
         scores = evaluator.scores(evaluator.place(variables), split)
         found[phase] = {
             name: {"pxap": judged.compute(), "accuracy": evaluate.accuracy(scores)}

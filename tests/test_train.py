@@ -47,7 +47,7 @@ def weights_of(folder, config=None):
     """Every array of the last checkpoint of the last phase."""
     config = config or small.two_phases()
     checkpoints = checkpoint.Checkpoints(folder / config.method.name / "checkpoints")
-    like = small.zeros(experiment.build(config, config.method))
+    like = experiment.zeros(config, experiment.build(config, config.method))
     variables = checkpoints.restore_variables(checkpoints.latest(), like)
     checkpoints.close()
     return variables
@@ -212,7 +212,7 @@ def test_negev_leaves_the_classifier_as_it_was(finished, tmp_path):
     train.run(config, tmp_path / "run")
     trained = weights_of(tmp_path / "run", config)
     best, built = selection.Best(folder / "baseline"), experiment.build(config, config.method)
-    like = small.zeros(experiment.build(config, config.baseline.method))
+    like = experiment.zeros(config, experiment.build(config, config.baseline.method))
     donor = best.variables(best.step("b_cl", "layer_cam"), like)
     for module in built.frozen:
         for collection in ("params", "batch_stats"):
