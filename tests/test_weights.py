@@ -12,8 +12,8 @@ import pytest
 import safetensors.numpy
 from golden_cases import draw
 
-from wsol_jax import experiment
-from wsol_jax.backbones import resnet, weights
+from wsol_jax import batch_norm, experiment
+from wsol_jax.backbones import resnet, vgg, weights
 
 SMALL = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8)
 IMAGES = jax.random.normal(jax.random.key(5), (6, 32, 32, 3))
@@ -98,17 +98,32 @@ def test_published_checkpoints_have_the_names_expected(case):
     """Every tensor of torchvision's or timm's file finds its place; nothing else is missing."""
     name = {"01_backbone_deit_tiny_timm": "deit_tiny_patch16_224"}.get(case.name)
     name = name or case.spec["encoder"].replace("inceptionv3", "inception_v3")
-    kind = experiment.BACKBONES[name]
     shapes = case.spec.get("torchvision_state", case.spec["state"])
+    assert _absent(name, shapes) <= {*experiment.BACKBONES[name].new}
+
+
+def test_timm_has_other_names_for_the_classifier_of_a_vgg():
+    timm = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
+    timm["classifier.6"] = "head.fc"
+    (case,) = (c for c in golden_cases.cases("01_") if c.spec.get("encoder") == "vgg16")
+    shapes = {}
+    for name, shape in case.spec["torchvision_state"].items():
+        module, leaf = name.rsplit(".", 1)
+        shapes[f"{timm.get(module, module)}.{leaf}"] = shape
+    assert _absent("vgg16", shapes) == {*vgg.NEW_TENSORS}
+
+
+def _absent(backbone, shapes):
+    """Tensors of a backbone that a file with tensors of these shapes does not have."""
+    kind = experiment.BACKBONES[backbone]
     fresh = jax.eval_shape(kind.make().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    file = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+    file = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     filled = weights.assign(fresh, kind.renamed(file), extra=kind.extra, allow_missing=kind.new)
-    absent = [
+    return {
         weights.torch_name(path)
         for path, leaf in flax.traverse_util.flatten_dict(dict(filled)).items()
         if isinstance(leaf, jax.ShapeDtypeStruct)
-    ]
-    assert set(absent) <= set(kind.new)
+    }
 
 
 def test_the_classifier_is_extra_unless_said(variables, tensors):
@@ -192,6 +207,20 @@ def test_biases_of_convolutions_are_normalisations_folded_away(variables, folded
     jax.tree.map(np.testing.assert_array_equal, again, resnet.renamed(without))
 
 
+def test_biases_beside_normalisations_are_told_and_not_taken_for_them(variables, tensors):
+    given = {**tensors, "layer1.0.conv2.bias": tensors["layer1.0.bn2.bias"]}
+    with pytest.raises(ValueError, match=r"extra \(1\): layer1.0.conv2.bias"):
+        weights.assign(variables, resnet.renamed(given), extra=resnet.EXTRA_TENSORS)
+
+
+def test_half_precision_is_read_as_float32(tmp_path):
+    path, halves = tmp_path / "a.safetensors", jnp.arange(3, dtype=jnp.bfloat16)
+    safetensors.numpy.save_file({"a": np.asarray(halves)}, path)
+    (loaded,) = weights.load(str(path)).values()
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, [0, 1, 2])
+
+
 def test_recalibration_leaves_the_function_alone(variables, folded):
     assert weights.is_folded(folded)
     tensors_like = jax.tree.map(lambda x: x + 0.1, variables)
@@ -200,6 +229,15 @@ def test_recalibration_leaves_the_function_alone(variables, folded):
     before, after = (jax.jit(SMALL.apply)(v, IMAGES)[-1] for v in (folded, renewed))
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3 * float(jnp.abs(before).max()))
     assert not weights.is_folded(renewed)
+
+
+def test_recalibration_knows_the_epsilon_of_a_normalisation():
+    model, inputs = batch_norm.BatchNorm(epsilon=0.5), 3 * IMAGES
+    fresh = model.init(jax.random.key(0), inputs)
+    renewed = weights.recalibrate(model, fresh, [inputs])
+    assert np.abs(renewed["batch_stats"]["mean"]).max() > 0
+    expected, found = (model.apply(v, inputs) for v in (fresh, renewed))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_after_recalibration_training_starts_level(folded):

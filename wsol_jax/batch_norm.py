@@ -15,7 +15,8 @@ class BatchNorm(nn.Module):
 
     In training, mean and (biased) var are those of the batch over every device of `axis_name`, and
     the running statistics move by `momentum` towards them, with the unbiased variance. The
-    collection "calibration", where it is mutable, receives the mean and mean square of the input.
+    collection "calibration", where it is mutable, receives the mean and mean square of the input,
+    and epsilon.
     """
 
     momentum: float = 0.1
@@ -53,7 +54,7 @@ class BatchNorm(nn.Module):
     def _moments(self, x):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
-        return jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes)
+        return jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes), self.epsilon
 
     def _average(self, values):
         return jax.lax.pmean(values, self.axis_name) if self.axis_name else values

@@ -140,11 +140,14 @@ def resnet50(**keywords) -> ResNet:
 def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A checkpoint whose normalisations are gone, folded into biases of the convolutions, as usual.
 
-    Such a bias becomes that of an identity normalisation; any other checkpoint stays as it is.
+    Such a bias becomes that of an identity normalisation; any other checkpoint stays as it is, also
+    one whose convolutions have biases beside their normalisations.
     """
     full = {}
     for name, value in tensors.items():
         norm = _CONVOLUTION_BIAS.sub(_norm_of, name)
+        if norm in tensors:
+            norm = name
         full[norm] = value
         if norm != name:
             module, like = norm.removesuffix(".bias"), np.ones_like(value)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from wsol_jax import convolution
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512, 512, 512, 512))
-EXTRA_TENSORS = ("classifier.",)  # the ImageNet classifier of a checkpoint
+EXTRA_TENSORS = ("classifier.", "pre_logits.", "head.")  # ImageNet's: torchvision's name, timm's
 NEW_TENSORS = ("conv6.weight", "conv6.bias")  # in no ImageNet checkpoint
 
 _LATER = re.compile(r"^features\.(2[4-9])\.")  # torchvision's index of the fourth pooling is 23

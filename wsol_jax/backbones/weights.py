@@ -62,7 +62,8 @@ def assign(
     Args:
       variables: flax collections "params" and "batch_stats".
       tensors: PyTorch names and layouts (convolutions O I H W, linear layers O I).
-      extra: name prefixes that may be present and are not used.
+      extra: prefixes of names that may be present and are not used; BatchNorm's counters are not
+        used either.
       allow_missing: PyTorch names that may be absent; these leaves keep their values.
 
     Raises:
@@ -70,8 +71,11 @@ def assign(
     """
     leaves = flax.traverse_util.flatten_dict(dict(variables))
     paths = {torch_name(path): path for path in leaves}
-    skipped = (*extra, "num_batches_tracked")
-    given = {name: value for name, value in tensors.items() if not _skip(name, skipped)}
+    given = {
+        name: value
+        for name, value in tensors.items()
+        if not name.startswith(tuple(extra)) and not name.endswith(".num_batches_tracked")
+    }
     missing = [name for name in paths if name not in given and name not in set(allow_missing)]
     surplus = [name for name in given if name not in paths]
     result, misshapen = dict(leaves), []
@@ -117,8 +121,9 @@ def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) 
     average = jax.tree.map(lambda *values: np.average(np.float64(values), 0, sizes), *collected)
     params = flax.traverse_util.flatten_dict(dict(variables["params"]))
     stats = flax.traverse_util.flatten_dict(dict(variables["batch_stats"]))
-    for (*path, _), (mean, square) in flax.traverse_util.flatten_dict(average).items():
-        _refit(params, stats, path, mean, square - mean**2)
+    for (*path, _), found in flax.traverse_util.flatten_dict(average).items():
+        mean, square, epsilon = found
+        _refit(params, stats, path, mean, square - mean**2, epsilon)
     unflatten = flax.traverse_util.unflatten_dict
     return {**variables, "params": unflatten(params), "batch_stats": unflatten(stats)}
 
@@ -130,7 +135,7 @@ def torch_name(path: tuple[str, ...]) -> str:
     return ".".join([*modules, torch.get(leaf, leaf)])
 
 
-def _refit(params, stats, path, mean, var, epsilon=1e-5):
+def _refit(params, stats, path, mean, var, epsilon):
     scale, bias = params[(*path, "scale")], params[(*path, "bias")]
     slope = scale / np.sqrt(stats[(*path, "var")] + epsilon)
     stats_mean = stats[(*path, "mean")]
@@ -145,10 +150,6 @@ def _flax_layout(value):
     return value.transpose({2: (1, 0), 4: (2, 3, 1, 0)}.get(value.ndim, range(value.ndim)))
 
 
-def _skip(name, skipped):
-    return any(name.startswith(s) or name.endswith(s) for s in skipped)
-
-
 def _read(path):
     if path.suffix == ".npz":
         with path.open("rb") as file:
@@ -158,8 +159,8 @@ def _read(path):
     return safetensors.numpy.load_file(path)
 
 
-def _float32(value):
-    return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
+def _float32(value):  # jnp.floating has bfloat16 too
+    return value.astype(np.float32) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def _download(source):
