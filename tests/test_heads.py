@@ -47,6 +47,20 @@ def test_unknown_initial_weights():
         heads.build("wildcat", 2, start="normal").init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"kmax": 0.0}, "kmax is 0.0; expected a number above 0 and at most 1"),
+        ({"kmax": 2.0}, "kmax is 2.0; expected"),
+        ({"kmin": -0.1}, "kmin is -0.1; expected a number at least 0 and at most 1"),
+        ({"modalities": 0}, "modalities is 0; expected a number at least 1"),
+    ],
+)
+def test_impossible_numbers_of_wildcat(features, wrong, expected):
+    with pytest.raises(ValueError, match=expected):
+        built("wildcat", features, **wrong)
+
+
 @pytest.mark.parametrize("name", ["wgap", "conv_gap"])
 def test_average_pooling_is_the_mean_of_the_maps(name, features):
     logits, maps = built(name, features)

@@ -242,6 +242,20 @@ def test_refusals():
         small_method("maxmin", sigma=0.3)
     with pytest.raises(ValueError, match=r"t=20\.0 lies above t_max=10\.0"):
         small_method("maxmin", t=20.0)
+    for name, value, expected in [
+        ("background_weight", -1.0, "at least 0"),
+        ("background_weight", float("nan"), "at least 0"),
+        ("omega", 0.0, "above 0"),
+        ("sigma", 1.5, "at least 0 and at most 1"),
+        ("sigma_step", -0.1, "at least 0"),
+        ("t", 0.0, "above 0"),
+        ("t_growth", 0.5, "at least 1"),
+        ("scale", 0.0, "above 0 and at most 1"),
+        ("scale", 2.0, "above 0 and at most 1"),
+        ("mask_modalities", 0, "at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} is {value}; expected a number {expected}$"):
+            small_method("maxmin", **{name: value})
     with pytest.raises(ValueError, match=r"got the head WGAP; .* --config.head.name=wildcat"):
         method.build(
             "maxmin", resnet.resnet18(), heads.build("wgap", 2), objective="camelyon16_released"

@@ -14,6 +14,7 @@ IMAGE = jax.random.normal(jax.random.key(0), (3, SIZE, SIZE, 3))
 LABEL = jnp.array([0, 1, 1])
 DEEP = {"strides": resnet.STANDARD_STRIDES, "deep_stem": True}
 WILDCAT = {"background_row": False, "kmax": 0.3, "kmin": 0.0, "alpha": 0.0}
+CAM = {"readouts": ("cam",)}
 
 
 def small(name, **keywords):
@@ -116,7 +117,62 @@ def test_training_erases_each_image_as_often_as_drawn():
     np.testing.assert_allclose(shares, 1 / 3, atol=4 * np.sqrt(2 / 9 / 3000))
 
 
+def test_training_sees_the_erased_images_and_has_no_gradient_through_the_erasing():
+    built = small("erase", rounds=3)
+    variables, times = initialize(built), jnp.array([0, 1, 2])
+    erased, _ = built.model.apply(variables, IMAGE, LABEL, 2, times, method="mine")
+
+    def logits(params, *inputs):
+        changed = {**variables, "params": params}
+        outputs, _ = built.model.apply(changed, *inputs, train=True, mutable=["batch_stats"])
+        return outputs["logits"]
+
+    def pull(*inputs):
+        found, back = jax.vjp(lambda params: logits(params, *inputs), variables["params"])
+        return found, back(jnp.ones_like(found))
+
+    by_training, plainly = jax.jit(pull)(IMAGE, LABEL, times), jax.jit(pull)(erased)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), by_training, plainly
+    )
+    assert np.abs(by_training[0] - logits(variables["params"], IMAGE))[1:].max() > 1e-3
+
+
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"top": 1.0}])
 def test_impossible_rounds_are_refused(wrong):
     with pytest.raises(ValueError, match=r"rounds is \d and top .*expected rounds >= 1"):
         small("erase", **wrong)
+
+
+@pytest.mark.parametrize(("name", "keywords"), [("pn", {}), ("erase", {}), ("classifier", CAM)])
+def test_the_object_is_of_one_class_where_there_is_one(name, keywords):
+    """Whatever the label says; without a label and an object, the predicted class is mapped."""
+    built = small(name, **keywords)
+    variables = initialize(built)
+
+    def maps(label, **options):
+        _, found = small(name, **keywords, **options).localize(variables, IMAGE, label)
+        (values,) = found.values()
+        return np.asarray(values)
+
+    of_class = [maps(jnp.full(3, c)) for c in range(2)]
+    assert np.abs(of_class[0] - of_class[1]).max() > 1e-3
+    for c in range(2):
+        np.testing.assert_array_equal(maps(LABEL, object_class=c), of_class[c])
+    predicted = jnp.argmax(built.localize(variables, IMAGE, LABEL)[0], axis=-1)
+    np.testing.assert_array_equal(maps(None), maps(predicted))
+    with pytest.raises(ValueError, match=r"unknown object_class 5; have \[None, 0, 1\]"):
+        small(name, **keywords, object_class=5)
+
+
+def test_the_penalty_of_pn_counts_by_its_weight():
+    outputs = {"logits": jnp.zeros((3, 2)), "class_maps": jnp.ones((3, 4, 4, 2))}
+    batch = {"label": LABEL, "valid": jnp.ones(3, bool)}
+    assert small("pn").loss(outputs, batch)["size"][0] == 1e-5
+    terms = small("pn", penalty_weight=0.5).loss(outputs, batch)
+    assert (terms["image"][0], terms["size"][0]) == (1.0, 0.5)
+    absent = (16 / (1 + np.exp(-1))) ** 2
+    assert float(terms["size"][1].value) == pytest.approx(absent, rel=1e-5)
+    for name in ("penalty_weight", "least"):
+        with pytest.raises(ValueError, match=f"{name} is -1; expected a number at least 0"):
+            small("pn", **{name: -1})

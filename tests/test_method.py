@@ -66,6 +66,47 @@ def test_sat_needs_a_location_token():
         method.build("sat", vit.ViT(width=8, heads=2), heads.build("conv_gap", 2))
 
 
+def test_pixelcam_on_sat_keeps_the_terms_of_the_mask_when_asked():
+    """They are dropped in the released code, and by default; kept, they are those of SAT."""
+    encoder = vit.ViT(width=8, heads=2, depth=4, patch=8, grid=(4, 4), location=True)
+    built = {
+        name: method.build(name, encoder, heads.build("conv_gap", 2), **keywords)
+        for name, keywords in [("sat", {}), ("pixelcam", {"sat_terms": True})]
+    }
+    prepared = {**jax.tree.map(jnp.asarray, batch(0)), "image": jnp.zeros((BATCH, SIZE, SIZE, 3))}
+    prepared |= {"cam": jnp.ones((BATCH, SIZE, SIZE))}
+    prepared["image"] += jax.random.normal(jax.random.key(1), prepared["image"].shape)
+    keys = parallel.image_keys(jax.random.key(0), BATCH, None)
+    variables = initialize(built["pixelcam"])
+    terms = {}
+    for name, one in built.items():
+        params = {k: variables["params"][k] for k in shapes(one)["params"]}
+        outputs = one.model.apply({"params": params}, prepared["image"])
+        terms[name] = one.loss(outputs, one.prepare(prepared, keys))
+    for term in ("area", "binarisation"):
+        (weight, ours), (of_sat, theirs) = (terms[name][term] for name in ("pixelcam", "sat"))
+        assert weight == of_sat == 1
+        assert 0 < float(ours.value) == float(theirs.value)
+    assert set(terms["pixelcam"]) == {"image", "pixel", "area", "binarisation"}
+    released = method.build("pixelcam", encoder, heads.build("conv_gap", 2))
+    outputs = released.model.apply(variables, prepared["image"])
+    assert set(released.loss(outputs, released.prepare(prepared, keys))) == {"image", "pixel"}
+    with pytest.raises(ValueError, match="SAT needs a location token"):
+        small_method("pixelcam", sat_terms=True)
+
+
+def test_readouts_that_the_head_does_not_have():
+    encoder, attention = resnet.resnet18(), heads.build("deep_mil", 2)
+    for head, readouts, expected in [
+        (heads.build("wgap", 2), ("deep_mil",), "with a head that is WGAP, no 'deep_mil'"),
+        (attention, ("cam",), "with a head that is DeepMIL, no 'cam', whose class scores"),
+        (attention, (), "expected one or more"),
+    ]:
+        with pytest.raises(ValueError, match=expected):
+            method.build("classifier", encoder, head, readouts=readouts)
+    method.build("classifier", encoder, attention, readouts=("deep_mil", "grad_cam"))
+
+
 @pytest.mark.parametrize("grid", [None, 4])
 @pytest.mark.parametrize("negatives", ["foreground", "background", "drop"])
 def test_what_images_of_class_0_teach(negatives, grid):

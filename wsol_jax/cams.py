@@ -35,12 +35,12 @@ def cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     M = sum_k w_ck A_k + b_c for a linear head after average pooling, and likewise for heads that
     pool their scores otherwise (max, log-sum-exp, WILDCAT).
     """
-    return _pick(head.maps(features), label)
+    return pick(head.maps(features), label)
 
 
 def deep_mil(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
     """Deep MIL (Ilse et al., ICML 2018): the attention that the class's pooling pays each pixel."""
-    return _pick(head.maps(features), label)
+    return pick(head.maps(features), label)
 
 
 def grad_cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:
@@ -84,9 +84,24 @@ def mean_features(head: Head, features: Features, label: Int[Array, "b"]) -> Map
     return jnp.mean(features, axis=-1)
 
 
+def pick(scores: Float[Array, "b *_ k"], label: Int[Array, "b"]) -> Float[Array, "b *_"]:
+    """The entries of the last axis that belong to each image's label."""
+    index = label.reshape(-1, *[1] * (scores.ndim - 1))
+    return jnp.take_along_axis(scores, index, axis=-1)[..., 0]
+
+
+def localized(
+    logits: Float[Array, "b k"], label: Int[Array, "b"] | None, object_class: int | None
+) -> Int[Array, "b"]:
+    """The class whose map counts: the object's, if there is one, else the image's or predicted."""
+    if object_class is not None:
+        return jnp.full(len(logits), object_class)
+    return jnp.argmax(logits, axis=-1) if label is None else label
+
+
 def gradient(head: Head, features: Features, label: Int[Array, "b"]) -> Features:
     """g = dY_c / dA, the gradient of each image's class score at its features."""
-    return jax.grad(lambda a: jnp.sum(_pick(head.score(a), label)))(features)
+    return jax.grad(lambda a: jnp.sum(pick(head.score(a), label)))(features)
 
 
 def bounded(
@@ -134,9 +149,3 @@ def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:
 
 def _weighted(features, weights):
     return jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, weights))
-
-
-def _pick(scores, label):
-    """The entries of the last axis that belong to each image's label."""
-    index = label.reshape(-1, *[1] * (scores.ndim - 1))
-    return jnp.take_along_axis(scores, index, axis=-1)[..., 0]

@@ -1,5 +1,6 @@
-"""Names that configs may give, and one message for those they may not."""
+"""What configs may give, and one message for what they may not."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,3 +15,18 @@ def require(kind: str, value: Any, choices: Iterable) -> None:
     if value not in choices:
         told = sorted(choices) if isinstance(choices, dict) else list(choices)
         raise ValueError(f"unknown {kind} {value!r}; have {told}")
+
+
+def require_number(
+    name: str, value: float, *, above: float | None = None, least: float = 0, most: float = math.inf
+) -> None:
+    """Raises ValueError, with the bounds, where the value is not finite or lies outside them.
+
+    Args:
+      above: a bound that the value may not equal, in place of `least`.
+    """
+    inside = value > above if above is not None else value >= least
+    if not (math.isfinite(value) and inside and value <= most):
+        low = f"above {above}" if above is not None else f"at least {least}"
+        high = f" and at most {most}" if most < math.inf else ""
+        raise ValueError(f"{name} is {value}; expected a number {low}{high}")

@@ -91,10 +91,12 @@ class WildCat(ClassScores):
     alpha = 0 is that.
 
     Attributes:
+      kmax, kmin: shares of the pixels in (0, 1] and [0, 1]; kmax has one pixel at least.
       dropout: rate of the dropout of sorted scores before they are averaged.
       use_bias: whether the linear layer has biases; ERASE's has none.
       start: its initial weights, one of `STARTS`: those of PixelCAM's code, or of max-min's, which
-        has PyTorch's own, U(-1/sqrt(c), 1/sqrt(c)).
+        are PyTorch's own, U(-1/sqrt(c), 1/sqrt(c)). Biases begin at zero with both, which they do
+        not in max-min's code.
     """
 
     modalities: int = 5
@@ -107,6 +109,9 @@ class WildCat(ClassScores):
 
     def setup(self):
         choices.require("start", self.start, STARTS)
+        choices.require_number("kmax", self.kmax, above=0, most=1)
+        choices.require_number("kmin", self.kmin, most=1)
+        choices.require_number("modalities", self.modalities, least=1)
         rows = (self.num_classes + int(self.background_row)) * self.modalities
         options = {"use_bias": self.use_bias, "kernel_init": STARTS[self.start]}
         self.to_modalities = nn.Dense(rows, **options)
@@ -177,7 +182,8 @@ class PixelHead(nn.Module):
     """Foreground/background classifier of single pixels: features -> logits, channel 1 foreground.
 
     Linear by default (PixelCAM, section 3). Each entry of `divisors` adds a hidden 1x1 convolution
-    to c / divisor channels with batch normalisation and ReLU before it (Tables 12 and 13).
+    to c / divisor channels with batch normalisation and ReLU before it (Tables 12 and 13), which is
+    computed in `dtype`.
     """
 
     divisors: tuple[int, ...] = ()
@@ -191,18 +197,18 @@ class PixelHead(nn.Module):
     ) -> Float[Array, "b h w 2"]:
         x, channels = features, features.shape[-1]
         for layer, divisor in enumerate(self.divisors):
-            x = self._convolution(x, channels // divisor, f"hidden.{layer}")
+            x = self._convolution(x, channels // divisor, f"hidden.{layer}", self.dtype)
             x = nn.relu(
                 batch_norm.BatchNorm(axis_name=self.axis_name, name=f"norm.{layer}")(x, train)
             )
         if self.batch_norm:
             x = batch_norm.BatchNorm(axis_name=self.axis_name, name="norm")(x, train)
-        return _wide(self._convolution(x, 2, "output"))
+        return self._convolution(_wide(x), 2, "output", dtype=None)
 
-    def _convolution(self, x, channels, name):
+    def _convolution(self, x, channels, name, dtype):
         uniform = _uniform(x.shape[-1])
         options = {"kernel_init": uniform, "bias_init": uniform}
-        return nn.Dense(channels, dtype=self.dtype, **options, name=name)(x)
+        return nn.Dense(channels, dtype=dtype, **options, name=name)(x)
 
 
 def build(name: str, num_classes: int, **keywords) -> nn.Module:

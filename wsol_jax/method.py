@@ -22,13 +22,13 @@ class Method(NamedTuple):
     Attributes:
       model: flax module with an `encoder`; `model.apply(variables, *inputs, keys=keys, train=True)`
         gives named outputs. The image alone is enough to initialize and to evaluate it.
-      prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
-        random key per image. The number of the epoch is in batch["epoch"].
       loss: (outputs, batch) -> {name: (coefficient, term)}, a term being a `losses.Ratio` or
         `losses.Distance`; the objective is the sum of coefficient times term.
       localize: (variables, image, label) -> (logits (b k), {name: map (b h w)}), in [0, 1] and
         of any size; higher means object. A label of None stands for the predicted class.
         Logits of None: the method does not classify images.
+      prepare: (batch, keys) -> batch with what the loss needs beside images and labels; one
+        random key per image. The number of the epoch is in batch["epoch"].
       mean, std: of the RGB values, in [0, 1], of the images that its weights were trained with.
       frozen: top modules of the model that do not learn ("encoder", "head").
       inputs: entries of the prepared batch that training calls the model with.
@@ -36,9 +36,9 @@ class Method(NamedTuple):
     """
 
     model: nn.Module
-    prepare: Callable[..., dict[str, Any]]
     loss: Callable[..., dict[str, Any]]
     localize: Callable[..., Any]
+    prepare: Callable[..., dict[str, Any]] = lambda batch, keys: batch
     frozen: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("image",)
     full_masks: bool = False

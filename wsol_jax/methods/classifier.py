@@ -6,9 +6,8 @@ One trained classifier serves all read-outs of `cams.py`.
 import functools
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from wsol_jax import cams, losses, ops
+from wsol_jax import cams, choices, heads, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -52,18 +51,26 @@ def make(
     Args:
       encoder: image (b H W 3) -> feature levels, the last of which (b h w c) is used.
       head: features -> logits (b k).
-      readouts: names of functions in `cams.py`.
+      readouts: names of functions in `cams.py`; "deep_mil" goes with the head of that name, whose
+        pixels have no class scores for "cam".
       dropout: rate of spatial dropout between features and head.
       bounded: scale maps so that one half is the border of the object (`cams.bounded`, max-min's
         baselines), in place of min-max.
       object_class: the class that is localized; that of the image unless given.
+
+    Raises:
+      ValueError: an unknown name, or a read-out that the head does not have.
     """
+    choices.require("object_class", object_class, (None, *range(head.num_classes)))
+    attends = isinstance(head, heads.DeepMIL)
+    if not readouts or ("cam" if attends else "deep_mil") in readouts:
+        needed = "no 'cam', whose class scores it does not have" if attends else "no 'deep_mil'"
+        raise ValueError(
+            f"readouts is {readouts}; expected one or more and, with a head that is "
+            f"{type(head).__name__}, {needed}"
+        )
     model = Classifier(encoder, head, dropout)
     functions = {name: cams.readout(name) for name in readouts}
-
-    def prepare(batch, keys):
-        del keys
-        return batch
 
     def loss(outputs, batch):
         image = losses.cross_entropy(outputs["logits"], batch["label"], batch["valid"])
@@ -77,13 +84,11 @@ def make(
             functools.partial(apply, method="class_maps"),
         )
         logits = head.score(features)
-        label = jnp.argmax(logits, axis=-1) if label is None else label
-        if object_class is not None:
-            label = jnp.full_like(label, object_class)
+        label = cams.localized(logits, label, object_class)
         if bounded:
             maps = {n: cams.bounded(f, head, features, label) for n, f in functions.items()}
         else:
             maps = {n: ops.min_max(f(head, features, label)) for n, f in functions.items()}
         return logits, maps
 
-    return Method(model, prepare, loss, localize)
+    return Method(model, loss, localize)

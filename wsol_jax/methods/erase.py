@@ -6,8 +6,9 @@ parameters: a deep-stem ResNet-18 and a 512 x 2 layer without bias. No code was 
 here, since one network cannot be trained anew in every round:
 
 - every training image is erased 0 to rounds - 1 times, drawn uniformly, by the network as it is,
-  without a gradient, so that it learns to classify by what is left;
-- a round's activation is the map of the image's class, at the image's size, stretched to [0, 1];
+  in evaluation and without a gradient, so that it learns to classify by what is left;
+- a round's activation is the map of the image's class, at the image's size, stretched to [0, 1], so
+  that the top 20 % are those of its range;
 - erased pixels become zero, which is mid-grey on GlaS and black where images are not normalised;
 - the region of an image is the union of its rounds, and its class is read before any erasing.
 """
@@ -18,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import losses, ops
+from wsol_jax import cams, choices, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -53,7 +54,7 @@ class Erase(nn.Module):
 
     def _activation(self, image, label):
         maps = self.head.maps(self.encoder(image)[-1])
-        own = jnp.take_along_axis(maps, label[:, None, None, None], axis=-1)[..., 0]
+        own = cams.pick(maps, label)
         return ops.min_max(ops.resize_maps(own, image.shape[1:3], align_corners=True))
 
 
@@ -76,6 +77,7 @@ def make(
     """
     if rounds < 1 or not 0 < top < 1:
         raise ValueError(f"rounds is {rounds} and top {top}; expected rounds >= 1 and 0 < top < 1")
+    choices.require("object_class", object_class, (None, *range(head.num_classes)))
     model = Erase(encoder, head, rounds, top)
 
     def prepare(batch, keys):
@@ -88,13 +90,11 @@ def make(
 
     def localize(variables, image, label=None):
         logits = model.apply(variables, image)["logits"]
-        label = jnp.argmax(logits, axis=-1) if label is None else label
-        if object_class is not None:
-            label = jnp.full_like(label, object_class)
+        label = cams.localized(logits, label, object_class)
         _, union = model.apply(variables, image, label, rounds, method="mine")
         return logits, {"erase": _centred(union, 1 - top)}
 
-    return Method(model, prepare, loss, localize, inputs=("image", "label", "times"))
+    return Method(model, loss, localize, prepare, inputs=("image", "label", "times"))
 
 
 def _centred(activation, border):

@@ -1,8 +1,9 @@
 """Max-min uncertainty (Belharbi et al., IEEE TMI 2022): a soft mask cuts the image in two.
 
 Of what the mask M+ keeps, a classifier must be certain (min); of the rest, M- = 1 - M+, it must be
-as uncertain as can be (max). Log-barriers keep both regions from vanishing, nothing else draws the
-mask: it is the map. Here are the paper's objective and the other one released for CAMELYON16.
+as uncertain as can be (max). Log-barriers keep both regions from vanishing. The mask, which these
+terms alone teach, is the map. Here are the paper's objective and the other one released for
+CAMELYON16.
 """
 
 import math
@@ -28,7 +29,16 @@ class MaxMin(nn.Module):
     maps (b h w k) and s are the localizer's; M = sum_c softmax(s)_c maps_c, resized to the image;
     M+ = `mask(M)`; s+ and s- are the classifier's scores of X M+ and X M-, shrunk by `scale`. In
     training the batch statistics move three times: with the image, with X M+, with X M-. The
-    variable "sigma" among them is that of the last step, so that a checkpoint has it.
+    variable "sigma" among them is that of the last step, so that a checkpoint is evaluated with its
+    own; the released code evaluates all with the last epoch's, which differs before epoch 50 only.
+
+    Attributes:
+      encoder: image (b H W 3) -> feature levels, the last of which (b h w c) is used.
+      localizer, classifier: WILDCAT heads, features -> logits (b k).
+      omega, normalize: of the mask, see `mask`.
+      first_sigma: sigma before any step.
+      scale: of the sides of the masked images.
+      axis_name: devices that the batch lies on, under pmap.
 
     Outputs: maps (b h w k), image_logits s, logits s+ and background_logits s- (b k), and mask M+
     (b H W) in [0, 1], above 1/2 where M is above sigma.
@@ -149,12 +159,20 @@ def make(
       mask_modalities: of the released CAMELYON16 mask head.
 
     Raises:
-      ValueError: an unknown name, a schedule that begins above its end, or the released objective
-        without WILDCAT.
+      ValueError: an unknown name, a number out of its range, a schedule that begins above its end,
+        or the released objective without WILDCAT.
     """
     choices.require("objective", objective, OBJECTIVES)
     choices.require("background", background, (None, *BACKGROUND))
     choices.require("normalize", normalize, NORMALIZE)
+    choices.require_number("background_weight", background_weight)
+    choices.require_number("omega", omega, above=0)
+    choices.require_number("sigma_step", sigma_step)
+    choices.require_number("sigma", sigma, most=1)
+    choices.require_number("t", t, above=0)
+    choices.require_number("t_growth", t_growth, least=1)
+    choices.require_number("scale", scale, above=0, most=1)
+    choices.require_number("mask_modalities", mask_modalities, least=1)
     _require_growth("sigma", sigma, sigma_max)
     _require_growth("t", t, t_max)
 
@@ -232,7 +250,7 @@ def _paper(model, certainty, background_weight, barrier, sigma_at):
         outputs = model.clone(normalize="image").apply(variables, image)
         return outputs["logits"], {"maxmin": outputs["mask"]}
 
-    return Method(model, prepare, loss, localize, inputs=("image", "sigma"))
+    return Method(model, loss, localize, prepare, inputs=("image", "sigma"))
 
 
 def _released_camelyon16(encoder, head, barrier, omega, modalities):
@@ -250,10 +268,6 @@ def _released_camelyon16(encoder, head, barrier, omega, modalities):
     mask_head = head.clone(num_classes=1, modalities=modalities, background_row=False)
     model = ReleasedCamelyon16(encoder, head, mask_head, head.clone())
 
-    def prepare(batch, keys):
-        del keys
-        return batch
-
     def loss(outputs, batch):
         label, valid, logits = batch["label"], batch["valid"], outputs["mask_logits"]
         normal = jnp.mean(jax.nn.softplus(logits), axis=(1, 2))  # -log(1 - sigmoid(m))
@@ -269,7 +283,7 @@ def _released_camelyon16(encoder, head, barrier, omega, modalities):
         outputs = model.apply(variables, image)
         return outputs["logits"], {"maxmin": nn.sigmoid(omega * outputs["mask_logits"])}
 
-    return Method(model, prepare, loss, localize)
+    return Method(model, loss, localize)
 
 
 def _pixels(masks):

@@ -49,6 +49,9 @@ def make(
 ) -> Method:
     """Cross-entropy of the seeds + of negative images + size_weight * log-barriers on the sizes.
 
+    The released code has two more terms, which no published command uses and which are not here:
+    the CRF losses of an image and of its colours over all images.
+
     Args:
       encoder: image (b H W 3) -> feature levels, all of which are used.
       head: features -> logits (b k); neither learns.
@@ -100,4 +103,4 @@ def make(
         outputs = model.apply(variables, image)
         return outputs["logits"], {"negev": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
 
-    return Method(model, prepare, loss, localize, frozen=("encoder", "head"))
+    return Method(model, loss, localize, prepare, frozen=("encoder", "head"))

@@ -6,8 +6,9 @@ pretrained classifier's CAM calls foreground or background, drawn anew at every 
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from wsol_jax import choices, heads, losses, ops, seeds
+from wsol_jax import choices, heads, location, losses, ops, seeds
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -23,14 +24,17 @@ class PixelCam(nn.Module):
 
     def __call__(self, image, keys=None, train=False):
         encoder_keys, dropout_keys, head_keys = ops.split_keys(keys, 3)
-        features = self.encoder(image, encoder_keys, train)[-1]
+        *earlier, features = self.encoder(image, encoder_keys, train)
         dropped = features
         if train and self.dropout:
             dropped = ops.drop_channels(features, dropout_keys, self.dropout)
-        return {
+        outputs = {
             "logits": self.head(dropped, head_keys, train),
             "pixel_logits": self.pixel_head(features, train),
         }
+        if getattr(self.encoder, "location", False):
+            outputs["map"] = jnp.mean(earlier[0], axis=-1)
+        return outputs
 
 
 def make(
@@ -47,6 +51,7 @@ def make(
     fraction: float = 0.2,
     seed_grid: int | None = None,
     negatives: str = "foreground",
+    sat_terms: bool = False,
 ) -> Method:
     """Image cross-entropy + pixel_weight * pixel cross-entropy (eq. 3).
 
@@ -64,9 +69,13 @@ def make(
       negatives: what images of class 0 teach the pixel head: "foreground" and background alike
         (GlaS: benign glands are glands), only "background" (CAMELYON16, as trained by the authors),
         or nothing ("drop").
+      sat_terms: keep the area and binarisation terms of SAT on its transformer, which the released
+        code drops in this phase.
     """
     choices.require("negatives", negatives, seeds.NEGATIVES)
     choices.require("pixel_head", pixel_head, heads.PIXEL_HEADS)
+    if sat_terms:
+        location.require(encoder)
     pixels = heads.PixelHead(
         heads.PIXEL_HEADS[pixel_head],
         pixel_batch_norm,
@@ -99,11 +108,15 @@ def make(
         logits = ops.gather_bilinear(outputs["pixel_logits"], drawn.points, grid)
         image = losses.cross_entropy(outputs["logits"], batch["label"], batch["valid"])
         pixel = losses.partial_cross_entropy(logits, drawn.target, drawn.known)
-        return {"image": (1.0, image), "pixel": (pixel_weight, pixel)}
+        terms = {"image": (1.0, image), "pixel": (pixel_weight, pixel)}
+        if sat_terms:
+            covered, undecided = location.terms(outputs["map"], batch["valid"])
+            terms |= {"area": (1.0, covered), "binarisation": (1.0, undecided)}
+        return terms
 
     def localize(variables, image, label=None):
         del label  # the pixel classifier does not depend on the class
         outputs = model.apply(variables, image)
         return outputs["logits"], {"pixelcam": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
 
-    return Method(model, prepare, loss, localize)
+    return Method(model, loss, localize, prepare)

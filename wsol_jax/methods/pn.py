@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from wsol_jax import losses, ops
+from wsol_jax import cams, choices, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -52,11 +52,10 @@ def make(
       object_class: the only class with a region, such as the tumour of CAMELYON16, and the one that
         is localized; the image's own unless given.
     """
+    choices.require("object_class", object_class, (None, *range(head.num_classes)))
+    choices.require_number("penalty_weight", penalty_weight)
+    choices.require_number("least", least)
     model = Pn(encoder, head)
-
-    def prepare(batch, keys):
-        del keys
-        return batch
 
     def loss(outputs, batch):
         image = losses.cross_entropy(outputs["logits"], batch["label"], batch["valid"])
@@ -69,14 +68,11 @@ def make(
 
     def localize(variables, image, label=None):
         outputs = model.apply(variables, image)
-        label = jnp.argmax(outputs["logits"], axis=-1) if label is None else label
-        if object_class is not None:
-            label = jnp.full_like(label, object_class)
-        regions = jax.nn.sigmoid(outputs["class_maps"])
-        own = jnp.take_along_axis(regions, label[:, None, None, None], axis=-1)[..., 0]
-        return outputs["logits"], {"pn": own}
+        label = cams.localized(outputs["logits"], label, object_class)
+        own = cams.pick(outputs["class_maps"], label)
+        return outputs["logits"], {"pn": jax.nn.sigmoid(own)}
 
-    return Method(model, prepare, loss, localize)
+    return Method(model, loss, localize)
 
 
 def size_penalty(

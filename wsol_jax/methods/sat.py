@@ -6,22 +6,16 @@ shows. The mean of the three masks is the map.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from wsol_jax import losses, ops
+from wsol_jax import location, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
 
-# The released smoothing of the mask: a Gaussian over 3 x 3 patches, zero outside the map.
-CORNER, EDGE, CENTRE = 0.002628462, 0.046011604, 0.8054397
-SMOOTHING = ((CORNER, EDGE, CORNER), (EDGE, CENTRE, EDGE), (CORNER, EDGE, CORNER))
-
 
 class Sat(nn.Module):
-    """Class logits from the patch tokens, and the mean of the location maps."""
+    """Class logits from the patch tokens, and the mean of the location masks."""
 
     encoder: nn.Module
     head: nn.Module
@@ -36,7 +30,7 @@ def make(
     encoder: nn.Module,
     head: nn.Module,
     *,
-    area: float = 0.35,
+    area: float = location.AREA,
     area_weight: float = 1.0,
     binarisation_weight: float = 1.0,
 ) -> Method:
@@ -49,24 +43,15 @@ def make(
       area_weight: of the second term. The released code gives all terms the same weight.
       binarisation_weight: of the third.
     """
-    if not getattr(encoder, "location", False):
-        raise ValueError(
-            "SAT needs a location token; pass --config.backbone.location=True with a ViT backbone"
-        )
+    location.require(encoder)
     model = Sat(encoder, head)
 
-    def prepare(batch, keys):
-        del keys
-        return batch
-
     def loss(outputs, batch):
-        valid, smooth = batch["valid"], smoothed(outputs["map"])
-        image = losses.cross_entropy(outputs["logits"], batch["label"], valid)
-        covered = losses.mean(jnp.mean(outputs["map"], axis=(1, 2)), valid)
-        undecided = losses.mean(jnp.mean(smooth * (1 - smooth), axis=(1, 2)), valid)
+        image = losses.cross_entropy(outputs["logits"], batch["label"], batch["valid"])
+        covered, undecided = location.terms(outputs["map"], batch["valid"], area)
         return {
             "image": (1.0, image),
-            "area": (area_weight, losses.Distance(covered, area)),
+            "area": (area_weight, covered),
             "binarisation": (binarisation_weight, undecided),
         }
 
@@ -75,11 +60,4 @@ def make(
         outputs = model.apply(variables, image)
         return outputs["logits"], {"sat": ops.min_max(outputs["map"])}
 
-    return Method(model, prepare, loss, localize)
-
-
-def smoothed(maps: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
-    """Maps under `SMOOTHING`; they shrink at the border, where zeros are mixed in."""
-    kernel = jnp.asarray(SMOOTHING, maps.dtype)[..., None, None]
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    return jax.lax.conv_general_dilated(maps[..., None], kernel, (1, 1), "SAME", **options)[..., 0]
+    return Method(model, loss, localize)

@@ -38,10 +38,6 @@ def make(
     del head
     model = UNet(encoder, decoders.beside(encoder, channels, centre))
 
-    def prepare(batch, keys):
-        del keys
-        return batch
-
     def loss(outputs, batch):
         mask = batch["mask"]
         known = (mask != seeds.IGNORE) & batch["valid"][:, None, None]
@@ -53,4 +49,4 @@ def make(
         outputs = model.apply(variables, image)
         return None, {"unet": jax.nn.softmax(outputs["pixel_logits"])[..., 1]}
 
-    return Method(model, prepare, loss, localize, full_masks=True)
+    return Method(model, loss, localize, full_masks=True)
