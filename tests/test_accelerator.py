@@ -34,7 +34,7 @@ def trained(name, kind, platform, precision):
 
 
 def in_bfloat16(method):
-    """As `experiment.build` has it on accelerators: the encoder computes in half precision."""
+    """As `experiment.build` has it for training: the encoder computes in half precision."""
     encoder = method.model.encoder.clone(dtype=jnp.dtype(jnp.bfloat16))
     return method._replace(model=method.model.clone(encoder=encoder))
 

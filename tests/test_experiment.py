@@ -129,6 +129,29 @@ def test_unknown_backbones_list_the_known():
         experiment.build(config, config.method)
 
 
+def test_settings_that_an_encoder_or_a_head_does_not_have():
+    config = small.small_config()
+    config.backbone.stride = 2
+    with pytest.raises(
+        ValueError, match=r"backbone 'resnet18' has no setting \['stride'\]; have \["
+    ):
+        experiment.build(config, config.method)
+    config.backbone = {"name": "vgg16", "width": 8}
+    config.head = {"name": "wgap", "kmax": 0.3}
+    message = r"head 'wgap' has no setting \['kmax'\]; have \['background_row'\]"
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config, config.method)
+
+
+def test_half_precision_is_for_training_on_accelerators(monkeypatch):
+    config = small.small_config()
+    for platform, expected in (("cpu", None), ("gpu", jnp.bfloat16)):
+        monkeypatch.setattr(jax, "default_backend", lambda name=platform: name)
+        trained = experiment.build(config, config.method, training=True)
+        assert trained.model.encoder.dtype == trained.model.pixel_head.dtype == expected
+        assert experiment.build(config, config.method).model.encoder.dtype is None
+
+
 def test_the_folded_bias_of_a_missing_kernel_is_dropped(monkeypatch):
     """It was made for that kernel, and says nothing of a random one."""
     file = {"layer4.0.conv1.bias": np.ones(8), "layer4.0.conv2.bias": np.ones(8)}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from wsol_jax import optimizer
 
@@ -49,6 +50,13 @@ def test_groups_follow_the_paths():
     labels = optimizer.groups(PARAMS, ("encoder/layer4", "head"))
     assert labels == {"encoder": {"layer4.0": "fast", "layer3.0": "slow"}, "head": "fast"}
     assert set(jax.tree.leaves(optimizer.groups(PARAMS, ()))) == {"slow"}
+
+
+def test_a_part_that_learns_fast_must_be_there():
+    message = r"optimizer.fast names 'encoder/layer5', but 'encoder' has only \['layer3.0', 'layer4"
+    with pytest.raises(ValueError, match=message):
+        optimizer.groups(PARAMS, ("encoder/layer5", "head"))
+    optimizer.groups(PARAMS, ("encoder/layer4", "decoder"))  # a module that only others have
 
 
 def test_frozen_parameters_stay_to_the_bit():

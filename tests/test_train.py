@@ -232,6 +232,44 @@ def test_a_baseline_of_another_model_is_refused(finished, tmp_path):
         train.run(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("weights.mean", r"weights.mean is \[0.485, 0.456, 0.406\] there, \[0.5, 0.5, 0.5\] here"),
+        ("image_size", "image_size is 32 there, 40 here"),
+    ],
+)
+def test_a_baseline_that_sees_images_otherwise_is_refused(finished, tmp_path, setting, told):
+    config = small.two_phases()
+    config.baseline.workdir = str(finished[0])
+    if setting == "image_size":
+        config.image_size = 40
+    else:
+        config.weights.mean = (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match=told):
+        train.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("cam", "cam_pp", r"unknown baseline.cam 'cam_pp'; have \['layer_cam', 'grad_cam_pp'\]"),
+        (
+            "cam_checkpoint",
+            "bloc",
+            r"unknown baseline.cam_checkpoint 'bloc'; have \['last', 'b_cl'",
+        ),
+        ("weights_checkpoint", "best", "unknown baseline.weights_checkpoint 'best'; have"),
+    ],
+)
+def test_what_the_second_phase_asks_of_the_first_is_checked_first(tmp_path, key, value, told):
+    config = small.two_phases()
+    config.baseline[key] = value
+    with pytest.raises(ValueError, match=told):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_baseline_that_is_not_at_its_end_is_refused(tmp_path):
     config = small.small_config("classifier")
     with pytest.raises(SystemExit):

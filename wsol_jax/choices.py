@@ -1,5 +1,6 @@
 """What configs may give, and one message for what they may not."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -30,3 +31,16 @@ def require_number(
         low = f"above {above}" if above is not None else f"at least {least}"
         high = f" and at most {most}" if most < math.inf else ""
         raise ValueError(f"{name} is {value}; expected a number {low}{high}")
+
+
+def require_keywords(kind: str, name: str, given: Iterable[str], module: Any) -> None:
+    """Raises ValueError, with those it has, where a flax module has no such attributes.
+
+    Args:
+      kind: what the module is, such as "backbone"; `name`: which of them.
+    """
+    own = {"parent", "name", "dtype", "axis_name", "num_classes"}  # set by the program, or flax
+    known = [f.name for f in dataclasses.fields(module) if f.init and f.name not in own]
+    unknown = [keyword for keyword in given if keyword not in known]
+    if unknown:
+        raise ValueError(f"the {kind} {name!r} has no setting {unknown}; have {known}")

@@ -96,23 +96,36 @@ def open_split(config: Any, name: str, *, cropped: bool = False) -> splits.Split
     return sources.open_split(split=name, sizing=sizing, **keywords(config.data))
 
 
-def build(config: Any, section: Any, axis: str | None = None) -> method.Method:
+def build(
+    config: Any, section: Any, axis: str | None = None, *, training: bool = False
+) -> method.Method:
     """The method that `section` names, on the config's backbone and head.
 
     Args:
       section: the part of the config that holds `name` and the keywords of the method.
       axis: devices that share batch statistics, see `parallel.Engine`.
+      training: on an accelerator the encoder computes in half precision; evaluation never does, as
+        in the released code.
     """
     backbone = keywords(config.backbone)
     name = backbone.pop("name")
     choices.require("backbone", name, BACKBONES)
-    dtype = None if jax.default_backend() == "cpu" else jnp.dtype(jnp.bfloat16)
-    encoder = BACKBONES[name].make(dtype=dtype, axis_name=axis, **backbone)
+    half = training and jax.default_backend() != "cpu"
+    dtype = jnp.dtype(jnp.bfloat16) if half else None
+    make = BACKBONES[name].make
+    choices.require_keywords("backbone", name, backbone, make())
+    encoder = make(dtype=dtype, axis_name=axis, **backbone)
     head = None
     if config.head:
         head = heads.build(num_classes=config.num_classes, **keywords(config.head))
     built = method.build(encoder=encoder, head=head, **keywords(section))
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
+
+
+def map_names(section: Any) -> tuple[str, ...]:
+    """The maps of the method that `section` names: a classifier's read-outs, else its own name."""
+    known = {**method.defaults(section.name), **keywords(section)}
+    return known.get("readouts", (section.name,))
 
 
 def encoder_name(backbone: Any) -> str:

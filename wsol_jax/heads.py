@@ -222,6 +222,7 @@ def build(name: str, num_classes: int, **keywords) -> nn.Module:
         "conv_gap": ConvGAP,
     }
     choices.require("head", name, heads)
+    choices.require_keywords("head", name, keywords, heads[name])
     return heads[name](num_classes, **keywords)
 
 

@@ -14,7 +14,9 @@ from wsol_jax import experiment, logbook, method, parallel, run_files
 from wsol_jax.data import splits
 from wsol_jax.run_files import at
 
-SHARED = ("backbone", "head", "num_classes", "data.name", "data.fold")  # by a run and its baseline
+# By a run and its baseline: the model, what it sees of an image, and the images.
+SHARED = ("backbone", "head", "num_classes", "weights.mean", "weights.std")
+SHARED += ("image_size", "keep_aspect", "data.name", "data.fold")
 # Of a config: what changes no number.
 SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")
 
@@ -160,7 +162,7 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 
     Raises:
       FileExistsError: it is of another version of its method.
-      ValueError: the run has another model or other training images.
+      ValueError: the run has another model, other training images, or sees them otherwise.
     """
     name = config.baseline.method.name
     check_versions(workdir, {name: method.version(name)})

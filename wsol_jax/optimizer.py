@@ -66,12 +66,25 @@ def step_decay(
 
 
 def groups(params: Any, fast: tuple[str, ...], frozen: tuple[str, ...] = ()) -> Any:
-    """ "frozen", "fast" or "slow" for every parameter, by its path."""
+    """ "frozen", "fast" or "slow" for every parameter, by its path.
 
-    def group(path, _):
-        name = "/".join(str(key.key) for key in path)
+    Raises:
+      ValueError: a prefix names a part of a module that the module does not have. The module itself
+        may be missing: a head that only the second phase has, say.
+    """
+    names = jax.tree_util.tree_map_with_path(
+        lambda path, _: "/".join(str(key.key) for key in path), params
+    )
+    for prefix in fast:
+        module = prefix.partition("/")[0]
+        own = [name for name in jax.tree.leaves(names) if name.startswith(module)]
+        if own and not any(name.startswith(prefix) for name in own):
+            parts = sorted({name.split("/")[1] for name in own if "/" in name})
+            raise ValueError(f"optimizer.fast names {prefix!r}, but {module!r} has only {parts}")
+
+    def group(name):
         if name.startswith(tuple(frozen)):
             return "frozen"
         return "fast" if name.startswith(tuple(fast)) else "slow"
 
-    return jax.tree_util.tree_map_with_path(group, params)
+    return jax.tree.map(group, names)

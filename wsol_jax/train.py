@@ -22,6 +22,7 @@ import optax
 from wsol_jax import (
     augment,
     checkpoint,
+    choices,
     evaluate,
     experiment,
     identity,
@@ -89,9 +90,9 @@ def run(
     # Whatever is wrong with either phase is told before the first begins.
     for section in experiment.sections(config):
         parallel.check_batch(section.batch_size)
-        method = experiment.build(config, section.method, engine.axis)
-    if config.baseline and config.baseline.cam_workdir:
-        _teacher(config.baseline)
+        method = experiment.build(config, section.method, engine.axis, training=True)
+    if config.baseline:
+        _check_origin(config.baseline)
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -252,7 +253,8 @@ def _write_seconds(path, record, began):
 
 def _phase(config, section, folder, start, engine, **keywords):
     """The phase a section of the config describes, beginning with what `start` has of its model."""
-    method = experiment.build(config, section.method, engine.axis)
+    method = experiment.build(config, section.method, engine.axis, training=True)
+    evaluated = experiment.build(config, section.method)
     return Phase(
         name=section.method.name,
         folder=folder,
@@ -261,7 +263,7 @@ def _phase(config, section, folder, start, engine, **keywords):
         epochs=section.epochs,
         batch_size=section.batch_size,
         optimizer=experiment.keywords(section.optimizer),
-        evaluator=evaluate.Evaluator(method, config.evaluation_batch_size, config.metric),
+        evaluator=evaluate.Evaluator(evaluated, config.evaluation_batch_size, config.metric),
         **keywords,
     )
 
@@ -275,6 +277,16 @@ def _second_phase(config, workdir, data, engine, baseline):
     maps = _cams(workdir / "cams.npy", teacher, section.cam, data.seen)
     start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
     return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+
+
+def _check_origin(section):
+    """Refuses what the second phase asks of the first and would not find at its end."""
+    for key in ("cam_checkpoint", "weights_checkpoint"):
+        choices.require(f"baseline.{key}", section[key], selection.CRITERIA)
+    if section.cam_workdir:
+        _teacher(section)
+    else:
+        choices.require("baseline.cam", section.cam, experiment.map_names(section.method))
 
 
 def _teacher(section):
