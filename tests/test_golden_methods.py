@@ -20,6 +20,7 @@ from golden_models import (
     nchw,
 )
 
+from configs import common
 from wsol_jax import ops, seeds
 
 PIXEL_HEADS = {"multiple_layer": "multi_layer", "one_layer": "one_layer"}
@@ -203,7 +204,9 @@ def check_sat(recorded, total, values):
 def decoded(case, **keywords):
     """NEGEV or U-Net of a recorded case, with its name."""
     name = "unet" if "_unet_" in case.name else "negev"
-    shape = {"channels": tuple(case.spec["decoder_channels"]), "centre": "vgg" in case.name}
+    encoder = case.spec["encoder"].replace("inceptionv3", "inception_v3")
+    shape = common.ENCODERS[encoder].decoder
+    assert list(shape["channels"]) == case.spec["decoder_channels"]
     return name, golden_models.build(case, name, golden_models.Given(), **shape, **keywords)
 
 

@@ -10,9 +10,10 @@ import pytest
 import test_golden_methods
 from golden_models import close, compiled
 
+from configs import common
 from wsol_jax import optimizer, train
 
-FAST = ("encoder/layer4", "head", "pixel_head")
+FAST = common.ENCODERS["resnet50"].fast
 
 
 def known(prefix):

@@ -32,13 +32,20 @@ def _run(variant):
     regularizer, _, rest = variant.partition("/")
     setting, _, length = rest.partition("/")
     name, _, value = setting.partition("=")
-    if regularizer not in maxmin.MAXMIN or name not in SWEPT or not value:
+    try:
+        number = float(value)
+    except ValueError:
+        number = None
+    known = regularizer in maxmin.MAXMIN and name in SWEPT and length in ("", tables.SHORT)
+    if number is None or not known:
         raise ValueError(
-            f"unknown setting {variant!r}; expected REGULARIZER/NAME=VALUE with REGULARIZER in "
-            f"{list(maxmin.MAXMIN)} and NAME in {list(SWEPT)}"
+            f"unknown setting {variant!r}; expected REGULARIZER/NAME=VALUE, or that and "
+            f"/{tables.SHORT}, with REGULARIZER in {list(maxmin.MAXMIN)}, NAME in {list(SWEPT)} "
+            "and a number as VALUE"
         )
-    keywords = {"background": regularizer, SWEPT[name]: float(value)}
+    keywords = {"background": regularizer, SWEPT[name]: number}
     if name == "sigma":
-        keywords |= {"sigma_step": 0.0, "sigma_max": float(value)}
+        keywords |= {"sigma_step": 0.0, "sigma_max": number}
     config = maxmin.maxmin(f"{NAME}/{variant}", "glas", **keywords)
-    return maxmin.short(config) if length == tables.SHORT else config
+    config.published = ""  # the tables' rows are of the usual setting
+    return maxmin.short(config) if length else config

@@ -5,7 +5,8 @@ from wsol_jax.published.table import Table
 
 # The checkpoint that a paper's numbers are of, by its metric, or the next where a run lacks it:
 # U-Nets have no B-CL, images without pixel labels no B-LOC. B-CL would not do for these: of a
-# second phase it may be the start, before the pixel head has learnt anything.
+# second phase it may be the start, before the pixel head has learnt anything. The rows that the
+# max-min paper took from a survey's code were chosen there by a validation loss.
 REPORTED = {"pxap": ("b_loc", "last"), "dice": ("b_cl", "b_loc", "last")}
 
 
