@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
+from wsol_jax import choices, experiment, heads
 from wsol_jax.method import defaults
 
 
@@ -87,11 +88,11 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.published = ""
     config.keep_aspect = False
     config.augment = ConfigDict({"turn": False})
-    config.backbone = ConfigDict({"name": encoder, **ENCODERS[encoder].backbone})
+    config.backbone = backbone(encoder, **ENCODERS[encoder].backbone)
     config.weights = ConfigDict({"source": ENCODERS[encoder].weights})
     config.weights.allow_missing, config.weights.recalibrate = (), True
     config.weights.mean, config.weights.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    config.head = ConfigDict({"name": "wgap"})
+    config.head = head("wgap")
     config.baseline = None
     config.batch_size = 32
     config.evaluation_batch_size = 64
@@ -126,6 +127,16 @@ def released_optimizer(
     """
     fast = ENCODERS[encoder].fast
     return ConfigDict({"learning_rate": learning_rate, "decay_epochs": decay_epochs, "fast": fast})
+
+
+def backbone(name: str, **keywords) -> ConfigDict:
+    """An encoder with all of its settings; those not given are None, as its name has them."""
+    return _settable(name, experiment.settings(name), keywords)
+
+
+def head(name: str, **keywords) -> ConfigDict:
+    """A pooling head with all of its settings; those not given are None, as its name has them."""
+    return _settable(name, choices.settings(heads.HEADS[name]), keywords)
 
 
 def method(name: str, **keywords) -> ConfigDict:
@@ -220,7 +231,7 @@ def row(table: str, encoder: str, variant: str) -> ConfigDict:
     encoder = DEIT if cam == "sat" else encoder
     config = base(f"{table}/{variant}", encoder)
     (glas if data == "glas" else camelyon16)(config)
-    config.head = HEADS[cam]
+    config.head = head(HEADS[cam]) if HEADS[cam] else None
     config.method = first_method(cam)
     config.epochs = EPOCHS[data]
     config.optimizer = _schedule(encoder, data, cam, "classifier")
@@ -240,6 +251,11 @@ def row(table: str, encoder: str, variant: str) -> ConfigDict:
     return config
 
 
+def _settable(name, settings, given):
+    left = {key: config_dict.placeholder(kind) for key, kind in settings.items()}
+    return ConfigDict({"name": name, **left, **given})
+
+
 def _schedule(encoder, data, *names):
     """The optimizer of the first of the names that has a schedule."""
     name = next(name for name in names if name in SCHEDULES[data])
@@ -247,10 +263,10 @@ def _schedule(encoder, data, *names):
 
 
 HEADS = {  # of what makes a row's maps
-    "deep_mil": {"name": "deep_mil"},
-    "grad_cam_pp": {"name": "wgap"},
-    "layer_cam": {"name": "wgap"},
-    "sat": {"name": "conv_gap"},
+    "deep_mil": "deep_mil",
+    "grad_cam_pp": "wgap",
+    "layer_cam": "wgap",
+    "sat": "conv_gap",
     "unet": None,
 }
 EPOCHS = {"glas": 1000, "camelyon16": 20}

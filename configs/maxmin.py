@@ -123,7 +123,7 @@ def unet(name: str, data: str) -> ConfigDict:
     """
     config = base(name, data)
     config.published = "unet"
-    config.backbone = ConfigDict({"name": "double_conv"})
+    config.backbone = common.backbone("double_conv")
     config.weights.source, config.head = "", None
     config.method = common.method("unet")
     _survey(config)
@@ -154,9 +154,8 @@ def base(name: str, data: str, *, deep_stem: bool = False) -> ConfigDict:
 
 def head(pooling: dict) -> ConfigDict:
     """A pooling head without PixelCAM's unused background row."""
-    return ConfigDict(
-        {"background_row": False, **pooling} if pooling["name"] != "deep_mil" else pooling
-    )
+    row = {} if pooling["name"] == "deep_mil" else {"background_row": False}
+    return common.head(**row, **pooling)
 
 
 def object_class(data: str) -> dict:

@@ -12,7 +12,7 @@ def get_config():
     config = common.base("quickstart")
     config.data = ConfigDict({"name": "synthetic_glands", "source": "memory"})
     config.resize, config.image_size = 128, 112
-    config.backbone = ConfigDict({"name": "resnet18", "blocks": (1, 1, 1, 1), "width": 16})
+    config.backbone = common.backbone("resnet18", blocks=(1, 1, 1, 1), width=16)
     config.weights.source = ""
     config.method = common.pixelcam()
     config.method.dropout = 0.0

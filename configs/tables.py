@@ -181,7 +181,8 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
 
 def _settings(backbone: ConfigDict) -> dict:
     """What may be set for all runs of an encoder; None where it is not."""
-    keywords = {k: config_dict.placeholder(type(v)) for k, v in backbone.items() if k != "name"}
+    own = [key for key in backbone if key != "name"]
+    keywords = {key: config_dict.placeholder(backbone.get_type(key)) for key in own}
     types = {"source": str, "allow_missing": tuple}
     weights = {key: config_dict.placeholder(kind) for key, kind in types.items()}
     return {"weights": weights, "backbone": keywords}

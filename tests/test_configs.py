@@ -12,7 +12,7 @@ import pytest
 from small import SHALLOW, initialize, shapes, transform
 
 from configs import maxmin
-from wsol_jax import experiment, identity, method, published, train
+from wsol_jax import choices, experiment, heads, identity, method, published, train
 from wsol_jax.papers import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,9 +98,12 @@ def test_is_named_after_its_file_and_survives_json(config):
     assert json.loads(config.to_json())["name"] == config.name
 
 
-def test_every_keyword_of_a_method_can_be_set(config):
+def test_every_setting_of_a_method_a_backbone_and_a_head_can_be_set(config):
     for section in experiment.sections(config):
         assert set(section.method) == {"name", *method.defaults(section.method.name)}
+    assert set(config.backbone) == {"name", *experiment.settings(config.backbone.name)}
+    if config.head:
+        assert set(config.head) == {"name", *choices.settings(heads.HEADS[config.head.name])}
 
 
 def test_parameter_count(config):

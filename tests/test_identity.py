@@ -8,6 +8,7 @@ import small
 
 from configs import common
 from wsol_jax import experiment, identity
+from wsol_jax.papers import addresses
 
 
 def claim(workdir, config, images="images"):
@@ -62,6 +63,22 @@ def test_keywords_at_their_usual_values_are_no_difference(tmp_path):
     claim(tmp_path, config)
     config.method.negatives = "background"
     with pytest.raises(FileExistsError, match=r"another config \(other: method.negatives\)"):
+        claim(tmp_path, config)
+
+
+def test_settings_that_are_left_as_they_are_are_no_difference(tmp_path):
+    """As in configs that did not name them yet, and so in the addresses of their runs."""
+    config = small.small_config()
+    config.backbone, config.head = {"name": "resnet50", "width": 8}, {"name": "wgap"}
+    claim(tmp_path, config)
+    older = json.loads(config.to_json())
+    config.backbone, config.head = common.backbone("resnet50", width=8), common.head("wgap")
+    claim(tmp_path, config)
+    newer, versions = json.loads(config.to_json()), identity.versions(config)
+    assert newer["backbone"]["stride_in"] is None
+    assert addresses.of_phases(older, versions, "") == addresses.of_phases(newer, versions, "")
+    config.backbone.stride_in = "conv1"
+    with pytest.raises(FileExistsError, match=r"another config \(other: backbone.stride_in\)"):
         claim(tmp_path, config)
 
 

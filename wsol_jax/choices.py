@@ -33,14 +33,20 @@ def require_number(
         raise ValueError(f"{name} is {value}; expected a number {low}{high}")
 
 
-def require_keywords(kind: str, name: str, given: Iterable[str], module: Any) -> None:
-    """Raises ValueError, with those it has, where a flax module has no such attributes.
+def settings(module: Any) -> dict[str, type]:
+    """What a config may set of a flax module, or of a class of them, and of which type it is."""
+    own = {"parent", "name", "dtype", "axis_name", "num_classes"}  # the program's or flax's own
+    names = [f.name for f in dataclasses.fields(module) if f.init and f.name not in own]
+    return {name: type(getattr(module, name)) for name in names}
+
+
+def require_settings(kind: str, name: str, given: Iterable[str], module: Any) -> None:
+    """Raises ValueError, with the `settings` there are, where something else is set.
 
     Args:
       kind: what the module is, such as "backbone"; `name`: which of them.
     """
-    own = {"parent", "name", "dtype", "axis_name", "num_classes"}  # set by the program, or flax
-    known = [f.name for f in dataclasses.fields(module) if f.init and f.name not in own]
+    known = list(settings(module))
     unknown = [keyword for keyword in given if keyword not in known]
     if unknown:
         raise ValueError(f"the {kind} {name!r} has no setting {unknown}; have {known}")

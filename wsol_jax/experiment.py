@@ -107,19 +107,25 @@ def build(
       training: on an accelerator the encoder computes in half precision; evaluation never does, as
         in the released code.
     """
-    backbone = keywords(config.backbone)
+    backbone = _given(config.backbone)
     name = backbone.pop("name")
     choices.require("backbone", name, BACKBONES)
     half = training and jax.default_backend() != "cpu"
     dtype = jnp.dtype(jnp.bfloat16) if half else None
     make = BACKBONES[name].make
-    choices.require_keywords("backbone", name, backbone, make())
+    choices.require_settings("backbone", name, backbone, make())
     encoder = make(dtype=dtype, axis_name=axis, **backbone)
     head = None
     if config.head:
-        head = heads.build(num_classes=config.num_classes, **keywords(config.head))
+        head = heads.build(num_classes=config.num_classes, **_given(config.head))
     built = method.build(encoder=encoder, head=head, **keywords(section))
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
+
+
+def settings(backbone: str) -> dict[str, type]:
+    """What a config may set of a backbone, see `choices.settings`."""
+    choices.require("backbone", backbone, BACKBONES)
+    return choices.settings(BACKBONES[backbone].make())
 
 
 def map_names(section: Any) -> tuple[str, ...]:
@@ -237,6 +243,11 @@ def _require_valpx(config, valpx):
             "B-LOC is chosen, whose CAMs the second phase learns from; pass "
             "--config.baseline.cam_checkpoint=b_cl to learn from those of B-CL"
         )
+
+
+def _given(section):
+    """Keywords of a part of the config, but for those left as they are, which are None."""
+    return {key: value for key, value in keywords(section).items() if value is not None}
 
 
 def _common(modules, donor):

@@ -211,19 +211,21 @@ class PixelHead(nn.Module):
         return nn.Dense(channels, dtype=dtype, **options, name=name)(x)
 
 
+HEADS = {
+    "wgap": WGAP,
+    "max": MaxPool,
+    "lse": LogSumExp,
+    "wildcat": WildCat,
+    "deep_mil": DeepMIL,
+    "conv_gap": ConvGAP,
+}
+
+
 def build(name: str, num_classes: int, **keywords) -> nn.Module:
     """The pooling head called `name`: features (b h w c) -> logits (b k)."""
-    heads = {
-        "wgap": WGAP,
-        "max": MaxPool,
-        "lse": LogSumExp,
-        "wildcat": WildCat,
-        "deep_mil": DeepMIL,
-        "conv_gap": ConvGAP,
-    }
-    choices.require("head", name, heads)
-    choices.require_keywords("head", name, keywords, heads[name])
-    return heads[name](num_classes, **keywords)
+    choices.require("head", name, HEADS)
+    choices.require_settings("head", name, keywords, HEADS[name])
+    return HEADS[name](num_classes, **keywords)
 
 
 def _uniform(inputs):
