@@ -13,7 +13,7 @@ import safetensors.numpy
 from golden_cases import draw
 
 from wsol_jax import batch_norm, experiment
-from wsol_jax.backbones import resnet, vgg, weights
+from wsol_jax.backbones import resnet, vgg, vit, weights
 
 SMALL = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8)
 IMAGES = jax.random.normal(jax.random.key(5), (6, 32, 32, 3))
@@ -213,12 +213,22 @@ def test_biases_beside_normalisations_are_told_and_not_taken_for_them(variables,
         weights.assign(variables, resnet.renamed(given), extra=resnet.EXTRA_TENSORS)
 
 
-def test_half_precision_is_read_as_float32(tmp_path):
+def test_half_precision_and_names_of_parallel_training(tmp_path):
     path, halves = tmp_path / "a.safetensors", jnp.arange(3, dtype=jnp.bfloat16)
-    safetensors.numpy.save_file({"a": np.asarray(halves)}, path)
-    (loaded,) = weights.load(str(path)).values()
+    safetensors.numpy.save_file({"module.fc.weight": np.asarray(halves)}, path)
+    loaded = weights.load(str(path))["fc.weight"]
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded, [0, 1, 2])
+
+
+def test_positions_of_another_grid_are_told_with_the_setting_for_them():
+    encoder = vit.build("deit_tiny_patch16_224", depth=1)
+    fresh = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    file = {"pos_embed": np.zeros((1, 577, 192), np.float32)}
+    with pytest.raises(
+        ValueError, match=r"pos_embed .*577, 192.*--config.backbone.grid='\(24,24\)'"
+    ):
+        weights.assign(fresh, file)
 
 
 def test_recalibration_leaves_the_function_alone(variables, folded):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from wsol_jax import choices, convolution, ops
 
-EXTRA_TENSORS = ("head.", "head_dist.", "mask_token")  # of a checkpoint, and in no encoder
+EXTRA_TENSORS = ("head.", "mask_token")  # of a checkpoint, and in no encoder
 NEW_TENSORS = ("loc_token", "loc_embed")
 EPSILON = 1e-6  # of every layer normalisation
 MASKED_BLOCKS = 3  # of a model with a location token, the last
@@ -56,7 +56,7 @@ class ViT(nn.Module):
       layer_scale: each branch is scaled per channel before it is added.
       gated: the MLP is W3 (silu(W1 x) * W2 x).
       location: a token after the patches whose attention masks that of the last three blocks, as in
-        SAT (`methods/sat.py`).
+        SAT (`location.py`).
       drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
       dtype: of the computation; parameters and normalisations stay float32.
       axis_name: not used, there are no batch statistics.
@@ -99,7 +99,8 @@ class ViT(nn.Module):
                 name=f"blocks.{index}",
             )
             x, mask = block(x, block_keys[index], train)
-            masks += [mask] if block.location else []
+            if block.location:
+                masks.append(mask)
         x = _norm("norm")(x)
 
         def patches(tokens):

@@ -5,6 +5,7 @@ Hugging Face hub; nothing is ever unpickled (`scripts/convert_weights.py` conver
 modules here carry PyTorch's names, so one rule translates them all.
 """
 
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ _FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may
 
 def load(source: str) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint, by PyTorch name, floating point as float32.
+
+    The "module." that PyTorch's parallel training puts before every name is left out.
 
     Args:
       source: path of a `.safetensors` or `.npz` file, or a Hugging Face id `owner/model` or
@@ -47,7 +50,7 @@ def load(source: str) -> dict[str, np.ndarray]:
             f"{path} ({path.stat().st_size} bytes) is not a whole .npz or .safetensors file "
             f"({error}); fetch it again"
         ) from error
-    return {name: _float32(value) for name, value in tensors.items()}
+    return {name.removeprefix("module."): _float32(value) for name, value in tensors.items()}
 
 
 def assign(
@@ -82,7 +85,7 @@ def assign(
     for name in paths.keys() & given.keys():
         value, leaf = _flax_layout(given[name]), leaves[paths[name]]
         if value.shape != leaf.shape:
-            misshapen.append(f"{name} {value.shape}, expected {leaf.shape}")
+            misshapen.append(f"{name} {value.shape}, expected {leaf.shape}{_grid(name, value)}")
         result[paths[name]] = jnp.asarray(value, leaf.dtype)
     if missing or surplus or misshapen:
         raise ValueError(_mismatch(missing, surplus, misshapen))
@@ -181,6 +184,14 @@ def _download(source):
             f"{name} of {match[1]!r} cannot be had from the Hugging Face hub ({error}); pass a "
             ".safetensors or .npz file that you have as --config.weights.source="
         ) from error
+
+
+def _grid(name, value):
+    """How to take the position embedding of a transformer that was trained at another size."""
+    if name != "pos_embed":
+        return ""
+    side = math.isqrt(value.shape[1])  # the class token may have a position too
+    return f": of {side} x {side} patches, pass --config.backbone.grid='({side},{side})'"
 
 
 def _mismatch(missing, surplus, misshapen):
