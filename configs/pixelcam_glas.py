@@ -8,9 +8,11 @@ epoch 20. Accuracy 100 before and after.
 """
 
 from configs import common
+from wsol_jax import choices
 
 
 def get_config(cam="layer_cam"):
+    choices.require("map", cam, ("layer_cam", "grad_cam_pp"))  # configs/paper/ has the others
     config = common.glas(common.base(common.named("pixelcam_glas", cam)))
     config.method = common.pixelcam()
     config.optimizer = common.released_optimizer()
