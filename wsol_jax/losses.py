@@ -97,7 +97,7 @@ def log_barrier(values: Float[Array, "*n"], t: Float[Array, ""] | float) -> Floa
     return jnp.where(inside, barrier, line)
 
 
-def sharpened(
+def barrier_t(
     epoch: Integer[Array, ""] | int, t: float, growth: float, t_max: float
 ) -> Float[Array, ""]:
     """The t of `log_barrier` in an epoch, min(t growth^epoch, t_max): the barrier steepens."""

@@ -177,7 +177,7 @@ def make(
     _require_growth("t", t, t_max)
 
     def barrier(sizes, epoch):
-        return losses.log_barrier(-sizes, losses.sharpened(epoch, t, t_growth, t_max))
+        return losses.log_barrier(-sizes, losses.barrier_t(epoch, t, t_growth, t_max))
 
     if objective == "camelyon16_released":
         return _released_camelyon16(encoder, head, barrier, omega, mask_modalities)

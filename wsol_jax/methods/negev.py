@@ -93,7 +93,7 @@ def make(
             terms["background"] = (1.0, background)
         if size_weight:
             sizes = jnp.sum(jax.nn.softmax(logits), axis=(1, 2))
-            t = losses.sharpened(batch["epoch"], sharpness, sharpness_growth, sharpest)
+            t = losses.barrier_t(batch["epoch"], sharpness, sharpness_growth, sharpest)
             barrier = losses.log_barrier(-sizes, t)
             terms["size"] = (size_weight, losses.mean(jnp.mean(barrier, 1), batch["valid"]))
         return terms
