@@ -7,12 +7,17 @@ import pytest
 
 from wsol_jax.backbones import vit, weights
 
+NOT_WHOLE = {"exc_type": (ImportError, RuntimeError)}  # an import that fails is a skip, too
 SMALL = {"width": 24, "heads": 3, "depth": 4, "patch": 8, "grid": (4, 4)}
 KINDS = {  # keywords of ours, keywords of timm's
     "deit": ({}, {}),
     "registers": (
         {"registers": 4, "prefix_position": False, "layer_scale": True},
         {"reg_tokens": 4, "no_embed_class": True, "init_values": 1e-5},
+    ),
+    "deit3": (
+        {"prefix_position": False, "layer_scale": True},
+        {"no_embed_class": True, "init_values": 1e-6},
     ),
     "gated": ({"gated": True, "hidden": 40}, {"mlp_ratio": 80 / 24}),
 }
@@ -29,7 +34,8 @@ def test_every_variant_is_its_table_row(variant):
     size = 2 * model.patch
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, 3 * model.patch, 3)))
     tokens = shapes["params"]["pos_embed"].shape[1]
-    assert tokens == model.grid[0] * model.grid[1] + (0 if "reg4" in variant else 1)
+    without = "reg4" in variant or "deit3" in variant
+    assert tokens == model.grid[0] * model.grid[1] + (0 if without else 1)
     assert ("reg_token" in shapes["params"]) == ("reg4" in variant)
     out = jax.eval_shape(model.apply, shapes, jnp.zeros((1, size, 3 * model.patch, 3)))
     assert [level.shape for level in out] == [(1, 2, 3, model.width)]
@@ -69,19 +75,29 @@ def test_images_must_divide_into_patches():
 
 
 def test_unknown_variants_list_the_known():
-    with pytest.raises(ValueError, match=r"unknown ViT variant 'vit_nano'; have \['deit_base"):
+    with pytest.raises(ValueError, match=r"unknown ViT variant 'vit_nano'; have \['deit3_base"):
         vit.build("vit_nano")
+
+
+@pytest.mark.parametrize("variant", vit.VARIANTS)
+def test_every_variant_has_the_tensors_of_timms(variant):
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'bench'")
+    timm = pytest.importorskip("timm", reason="timm comes with the extra 'bench'", **NOT_WHOLE)
+    with torch.device("meta"):  # shapes without values
+        theirs = timm.create_model(variant).state_dict()
+    tensors = {name: np.broadcast_to(np.float32(0), value.shape) for name, value in theirs.items()}
+    model = vit.build(variant)
+    image = jnp.zeros((1, 2 * model.patch, 2 * model.patch, 3))
+    fresh = jax.eval_shape(model.init, jax.random.key(0), image)
+    weights.assign(fresh, tensors, extra=vit.EXTRA_TENSORS)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 24)], ids=["square", "not square"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_those_of_timm(kind, size):
     torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'bench'")
-    timm = pytest.importorskip(
-        "timm.models.vision_transformer",
-        reason="timm comes with the extra 'bench'",
-        exc_type=(ImportError, RuntimeError),
-    )
+    reason = "timm comes with the extra 'bench'"
+    timm = pytest.importorskip("timm.models.vision_transformer", reason=reason, **NOT_WHOLE)
     ours, theirs = KINDS[kind]
     if kind == "gated":
         theirs = {**theirs, "mlp_layer": timm.SwiGLUPacked, "act_layer": torch.nn.SiLU}

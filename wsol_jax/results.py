@@ -89,32 +89,26 @@ def _phase_results(config, data, phase, shown):
     names = best.maps()
     reported = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
     wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
-    numbers = {name: {} for name in names}
-    drawn = {}
+    evaluated = {name: getattr(data, name) for name in SPLITS[config.metric]}
+    evaluated = {name: split for name, split in evaluated.items() if split is not None}
+    numbers, drawn = {name: {} for name in names}, {}
     for step in sorted(set(wanted.values())):
         variables = phase.evaluator.place(best.variables(step, phase.start))
-        evaluated = {name: getattr(data, name) for name in SPLITS[config.metric]}
-        scores = {
-            name: phase.evaluator.scores(variables, split)
-            for name, split in evaluated.items()
-            if split is not None
-        }
-        for (criterion, name), at in wanted.items():
-            if at == step:
-                numbers[name][criterion] = {
-                    "epoch": best.epoch(step),
-                    "step": step,
-                    **_summary(scores, name),
-                }
-                if criterion == reported:
-                    maps = phase.evaluator.maps(variables, shown)[name]
-                    size = (config.image_size, config.image_size)
-                    full = [
-                        evaluate.to_size(jnp.asarray(low)[None], size, config.metric)[0]
-                        for low in maps
-                    ]
-                    drawn[name] = np.asarray(full, np.float16)
+        scores = {k: phase.evaluator.scores(variables, split) for k, split in evaluated.items()}
+        at = {"epoch": best.epoch(step), "step": step}
+        for criterion, name in (key for key, chosen in wanted.items() if chosen == step):
+            numbers[name][criterion] = {**at, **_summary(scores, name)}
+            if criterion == reported:
+                maps = phase.evaluator.maps(variables, shown)[name]
+                drawn[name] = _full_size(maps, config)
     return numbers, drawn
+
+
+def _full_size(maps, config):
+    """Maps of any shape as squares of the size of evaluation."""
+    size = (config.image_size, config.image_size)
+    full = [evaluate.to_size(jnp.asarray(low)[None], size, config.metric)[0] for low in maps]
+    return np.asarray(full, np.float16)
 
 
 def _summary(scores, name):

@@ -1,8 +1,8 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021) whose patch tokens are the feature map.
 
-One module serves DeiT, plain ViT and DINOv2 models with their register tokens, layer scale and
-gated MLPs; `VARIANTS` holds sizes and token layouts by timm's names. Modules carry timm's names
-too, so its checkpoints load by name.
+One module serves DeiT, DeiT-III, plain ViT and DINOv2 models with their register tokens, layer
+scale and gated MLPs; `VARIANTS` holds sizes and token layouts by timm's names. Modules carry timm's
+names too, so its checkpoints load by name.
 """
 
 import flax.linen as nn
@@ -20,17 +20,23 @@ MASKED_BLOCKS = 3  # of a model with a location token, the last
 _normal = nn.initializers.truncated_normal(0.02)
 _DINOV2 = {"patch": 14, "grid": (37, 37), "layer_scale": True}
 _REGISTERS = {**_DINOV2, "registers": 4, "prefix_position": False}
+_DEIT3 = {"layer_scale": True, "prefix_position": False}
 _GIANT = {"depth": 40, "hidden": 4096, "gated": True}
 VARIANTS = {
     "deit_tiny_patch16_224": {"width": 192, "heads": 3},
     "deit_small_patch16_224": {"width": 384, "heads": 6},
     "deit_base_patch16_224": {"width": 768, "heads": 12},
+    "deit3_small_patch16_224": {"width": 384, "heads": 6, **_DEIT3},
+    "deit3_medium_patch16_224": {"width": 512, "heads": 8, **_DEIT3},
+    "deit3_base_patch16_224": {"width": 768, "heads": 12, **_DEIT3},
+    "deit3_large_patch16_224": {"width": 1024, "heads": 16, "depth": 24, **_DEIT3},
     "vit_small_patch16_224": {"width": 384, "heads": 6},
     "vit_base_patch16_224": {"width": 768, "heads": 12},
     "vit_large_patch16_224": {"width": 1024, "heads": 16, "depth": 24},
     "vit_small_patch14_dinov2": {"width": 384, "heads": 6, **_DINOV2},
     "vit_base_patch14_dinov2": {"width": 768, "heads": 12, **_DINOV2},
     "vit_large_patch14_dinov2": {"width": 1024, "heads": 16, "depth": 24, **_DINOV2},
+    "vit_giant_patch14_dinov2": {"width": 1536, "heads": 24, **_GIANT, **_DINOV2},
     "vit_small_patch14_reg4_dinov2": {"width": 384, "heads": 6, **_REGISTERS},
     "vit_base_patch14_reg4_dinov2": {"width": 768, "heads": 12, **_REGISTERS},
     "vit_large_patch14_reg4_dinov2": {"width": 1024, "heads": 16, "depth": 24, **_REGISTERS},
