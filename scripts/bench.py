@@ -28,7 +28,7 @@ from bench_slides import cutting, streaming
 from bench_timing import alone, fastest, in_turns, median_ratio, run_and_wait, ways
 
 from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics
-from wsol_jax.backbones import resnet
+from wsol_jax.backbones import resnet, vit
 from wsol_jax.data import pictures, sources
 
 ENCODERS = ("resnet50", "deit_tiny_patch16_224")
@@ -41,7 +41,7 @@ READOUTS = (
 )
 MEMORY_BATCH = 32
 PARTS = (
-    *("training", "against_torch", "across_devices", "readout", "maxmin"),
+    *("training", "against_torch", "across_devices", "sat", "readout", "maxmin"),
     *("evaluation", "pipeline", "cutting", "streaming"),
 )
 
@@ -61,6 +61,7 @@ def main() -> None:
         (training,),
         *[(against_torch, encoder) for encoder in ENCODERS],
         (across_devices, "deit_tiny_patch16_224"),
+        (sat, "deit_tiny_patch16_224"),
         *[(readout, *names) for names in READOUTS],
         (maxmin,),
         (evaluation,),
@@ -144,6 +145,29 @@ def across_devices(options, encoder):
     theirs = bench_torch.training_step(encoder, batch, options.size)
     measured = compared(options.rounds, options.readout_batch, ours, theirs)
     yield f"{title}, speed over PyTorch's", measured, "1"
+
+
+def sat(options, encoder):
+    """SAT's logits and maps against PyTorch's, of the same weights."""
+    title = f"{encoder}: SAT's map, batch {options.readout_batch}"
+    if not (has("torch") and has("timm")):
+        yield title, "not measured: torch or timm is not installed", ""
+        return
+    import bench_torch
+
+    dtype = None if jax.default_backend() == "cpu" else jnp.bfloat16
+    transformer = vit.build(encoder, location=True, dtype=dtype)
+    built, start = begun(method.build("sat", transformer, heads.build("conv_gap", 2)), options.size)
+    image = centre(random_batch(options.readout_batch, options.size), options.size)
+    image = augment.eval_view({"image": image})["image"]
+    variables = {"params": start.params}
+    apply = jax.jit(built.model.apply, compiler_options=cpu.compiler_options())
+    theirs = bench_torch.sat(encoder, variables, image)
+    difference = np.abs(np.asarray(apply(variables, image)["map"]) - theirs()).max()
+    ours = functools.partial(run_and_wait, apply, variables, image)
+    measured = compared(options.rounds, options.readout_batch, ours, theirs)
+    facts = f"{measured}; maps differ by {difference:.0e}"
+    yield f"{title}, speed over PyTorch's", facts, "1"
 
 
 def compared(rounds, count, ours, theirs):

@@ -6,7 +6,7 @@ import numpy as np
 
 from wsol_jax import experiment, heads, method, optimizer, parallel, train
 
-FAST = ("encoder/layer4", "head", "pixel_head")
+FAST = ("head", "pixel_head")  # of every encoder
 
 
 def build(name, size, encoder="resnet50", **keywords):

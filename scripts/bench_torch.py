@@ -152,6 +152,55 @@ class DeitTiny(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
+class Sat(nn.Module):
+    """SAT on a transformer of timm: image -> logits, and the mean of the last blocks' masks."""
+
+    masked = 3
+
+    def __init__(self, encoder):
+        super().__init__()
+        torchvision()
+        self.encoder = importlib.import_module("timm").create_model(
+            encoder, num_classes=0, dynamic_img_size=True
+        )
+        width = self.encoder.embed_dim
+        self.encoder.loc_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.encoder.loc_embed = nn.Parameter(torch.zeros(1, 1, width))
+        self.conv = nn.Conv2d(width, 2, 3, padding=1)
+
+    def forward(self, x):
+        tokens = self.encoder._pos_embed(self.encoder.patch_embed(x))
+        location = (self.encoder.loc_token + self.encoder.loc_embed).expand(len(x), -1, -1)
+        tokens, masks = torch.cat([tokens, location], 1), []
+        plain = len(self.encoder.blocks) - self.masked
+        for index, block in enumerate(self.encoder.blocks):
+            attend = _attention if index < plain else functools.partial(_masked_attention, masks)
+            tokens = tokens + attend(block.attn, block.norm1(tokens))
+            tokens = tokens + block.mlp(block.norm2(tokens))
+        side = round((tokens.shape[1] - 2) ** 0.5)
+        patches = self.encoder.norm(tokens)[:, 1:-1].transpose(1, 2).unflatten(2, (side, side))
+        maps = torch.stack(masks).mean(0)[:, 1:-1].unflatten(1, (side, side))
+        return self.conv(patches).mean((2, 3)), maps
+
+
+def _projected(attention, x):
+    qkv = attention.qkv(x).reshape(*x.shape[:2], 3, attention.num_heads, -1)
+    return qkv.permute(2, 0, 3, 1, 4)  # each b h n d
+
+
+def _attention(attention, x):
+    y = nn.functional.scaled_dot_product_attention(*_projected(attention, x))
+    return attention.proj(y.transpose(1, 2).reshape(x.shape))
+
+
+def _masked_attention(masks, attention, x):
+    query, key, value = _projected(attention, x)
+    scores = query * attention.scale @ key.transpose(2, 3)
+    masks.append(scores[:, :, -1].mean(1).sigmoid())
+    y = scores.softmax(-1) * masks[-1][:, None, None] @ value
+    return attention.proj(y.transpose(1, 2).reshape(x.shape))
+
+
 ENCODERS = {
     "resnet50": ResNet50,
     "vgg16": Vgg16,
@@ -205,6 +254,20 @@ def forward(encoder, image):
     return run
 
 
+def sat(encoder, variables, image):
+    """A function that gives SAT's maps (b h w) of images (b H W 3), of our weights."""
+    model, image = _placed(with_weights(Sat(encoder), variables)), _placed(_nchw(image))
+
+    @torch.no_grad()
+    def run():
+        with _precision():
+            _, maps = model(image)
+        _wait()
+        return maps.float().cpu().numpy()
+
+    return run
+
+
 def _placed(values):
     """A model or images where PyTorch computes fastest, in the layout it likes there."""
     return values.to("cuda", memory_format=torch.channels_last) if ON_GPU else values
@@ -227,7 +290,7 @@ class readout:  # noqa: N801  (called like the functions beside it)
         package = importlib.import_module("pytorch_grad_cam")
         targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
         self._target = targets.ClassifierOutputTarget
-        model = with_weights(encoder, variables)
+        model = with_weights(Classifier(encoder), variables)
         self._cam = getattr(package, title)(model=model, target_layers=[model.encoder.last()])
 
     def __call__(self, image, label):
@@ -265,9 +328,8 @@ def torchvision():
         torch.library.register_fake = register
 
 
-def with_weights(encoder, variables):
-    """The PyTorch model with our weights, in evaluation mode."""
-    model = Classifier(encoder).eval()
+def with_weights(model, variables):
+    """A PyTorch model with our weights, in evaluation mode."""
     state = {}
     for path, leaf in flax.traverse_util.flatten_dict(dict(variables)).items():
         name = weights.torch_name(path).removeprefix("head.")
@@ -277,7 +339,7 @@ def with_weights(encoder, variables):
     missing, surplus = model.load_state_dict(state, strict=False)
     if surplus or any(not name.endswith("num_batches_tracked") for name in missing):
         raise ValueError(f"the models differ: missing {missing}, extra {surplus}")
-    return model
+    return model.eval()
 
 
 def _nchw(image):
