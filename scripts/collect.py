@@ -19,13 +19,14 @@ CHECKPOINTS = {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}
 HEADER = ("run", "map", "seeds", "PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last")
 HEADER += ("accuracy B-LOC", "paper")
 DICE = {"f1_foreground": "F1+", "f1_background": "F1-", "error": "error"}
-DICE_HEADER = ("run", "seeds", *DICE.values(), "F1+ B-LOC", "F1- B-LOC", "paper")
+DICE_HEADER = ("run", "seeds", *DICE.values(), "share 0 / 1", "F1+ B-LOC", "F1- B-LOC", "paper")
 EXPLAINED = {
     "pxap": "PxAP and accuracy on the test split, in percent, mean and deviation over seeds. "
     "B-LOC is chosen by the PxAP of six validation images, B-CL by validation accuracy.",
     "dice": "F1+, F1- and classification error on the test split, in percent, mean and deviation "
     "over seeds, at B-CL, the best validation accuracy, as published (at B-LOC, chosen by the Dice "
-    "of six validation images, where images are not classified).",
+    "of six validation images, where images are not classified). Share: of an image's pixels that "
+    "are called object, averaged over the test images of class 0 and of class 1.",
 }
 
 
@@ -113,8 +114,11 @@ def dice_table(runs: list[dict]) -> list[str]:
         }
         reported = tests["b_cl"] or tests["b_loc"]
         scores = [spread([test[key] for test in reported]) for key in DICE]
+        areas = [test["foreground_share"].values() for test in reported]
+        shares = " / ".join(spread(values) for values in zip(*areas, strict=True))
         located = [spread([test[key] for test in tests["b_loc"]]) for key in list(DICE)[:2]]
-        rows.append((title, str(len(entries)), *scores, *located, official_dice(entries[0][1])))
+        told = (*scores, shares, *located, official_dice(entries[0][1]))
+        rows.append((title, str(len(entries)), *told))
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
