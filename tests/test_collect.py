@@ -72,6 +72,29 @@ def test_a_setting_of_an_ablation_stands_beside_no_number_of_table_1(tmp_path, c
     assert row.endswith("|  |")
 
 
+def test_runs_judged_by_dice(tmp_path, collect):
+    """At B-CL, but for the two columns of B-LOC; rates of error, shares by class."""
+    runs = [write_run(tmp_path / f"run{i}", seed=i, pxap=0.0) for i in (0, 1)]
+    for i, run in enumerate(runs):
+        config, metrics = (
+            json.loads((run / f"{n}.json").read_text()) for n in ("config", "metrics")
+        )
+        config |= {"metric": "dice", "published": "eem"}
+        b_cl = {"accuracy": 97.5, "f1_foreground": 70.0 + 2 * i, "f1_background": 60.0}
+        b_cl["foreground_share"] = {"0": 12.5, "1": 40.0 + 2 * i}
+        b_loc = {**b_cl, "f1_foreground": 65.0, "f1_background": 50.0}
+        maps = {"b_cl": {"test": b_cl}, "b_loc": {"test": b_loc}, "last": {"test": b_loc}}
+        metrics["phases"] = {"maxmin": {"maps": {"maxmin": maps}}}
+        (run / "config.json").write_text(json.dumps(config))
+        (run / "metrics.json").write_text(json.dumps(metrics))
+    collect(*runs, "--output", tmp_path / "results")
+    rows = (tmp_path / "results" / "README.md").read_text().splitlines()
+    (row,) = [[cell.strip() for cell in r.split("|")] for r in rows if "layer_cam" in r]
+    scores, shares = ["71.0 ± 1.4", "60.0 ± 0.0", "2.5 ± 0.0"], "12.5 ± 0.0 / 41.0 ± 1.4"
+    located = ["65.0 ± 0.0", "50.0 ± 0.0"]
+    assert row[2:-1] == ["2", *scores, shares, *located, "72.1 / 69.1 / 0.0"]
+
+
 def test_an_unfinished_run_is_refused(tmp_path, collect):
     with pytest.raises(FileNotFoundError, match=r"lacks \['config.json'.*expected a finished run"):
         collect(tmp_path, "--output", tmp_path / "results")
