@@ -244,7 +244,7 @@ def row(table: str, encoder: str, variant: str) -> ConfigDict:
         config.optimizer = _schedule(encoder, data, trained, second, cam, "classifier")
         if data == "camelyon16":
             config.method.negatives = "background"
-        if second == "pixelcam" and data == "camelyon16":
+        if second == "pixelcam" and data == "camelyon16":  # of SAT on GlaS it is not known
             config.method.seed_grid = ENCODERS[encoder].features
         if second == "pixelcam" and cam == "sat":
             config.method.dropout = 0.0

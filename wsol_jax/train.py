@@ -90,7 +90,7 @@ def run(
     # Whatever is wrong with either phase is told before the first begins.
     for section in experiment.sections(config):
         parallel.check_batch(section.batch_size)
-        method = experiment.build(config, section.method, engine.axis, training=True)
+        method = experiment.build(config, section.method)
     if config.baseline:
         _check_origin(config.baseline)
     data = experiment.open_data(config)
@@ -259,7 +259,7 @@ def _phase(config, section, folder, start, engine, **keywords):
         name=section.method.name,
         folder=folder,
         method=method,
-        start=experiment.transplant(experiment.initialize(config, method), start),
+        start=experiment.transplant(experiment.initialize(config, evaluated), start),
         epochs=section.epochs,
         batch_size=section.batch_size,
         optimizer=experiment.keywords(section.optimizer),
