@@ -1,4 +1,4 @@
-"""Folders of anyone's labelled images: the table, its faults, and a run without pixel labels."""
+"""Folders of anyone's labelled images: table, faults, a run without pixel labels, the config."""
 
 import itertools
 
@@ -7,7 +7,8 @@ import pytest
 import small
 from PIL import Image
 
-from wsol_jax import experiment, predict, report, train
+from configs import common, pixelcam_folder, pixelcam_glas
+from wsol_jax import experiment, optimizer, predict, report, train
 from wsol_jax.data import folder, pictures, sources
 
 OPEN_DATA = experiment.open_data
@@ -162,3 +163,46 @@ def test_a_run_without_pixel_labels(tmp_path, monkeypatch):
     rows = predict.run(config, tmp_path / "run", tmp_path / "images", tmp_path / "maps", "")
     assert len(rows) == 30
     assert {row["threshold"] for row in rows} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("variant", "encoder", "head"),
+    [
+        ("grad_cam_pp", "resnet50", "wgap"),
+        ("deep_mil", "resnet50", "deep_mil"),
+        ("sat", "deit_tiny_patch16_224", "conv_gap"),
+        ("vgg16/deep_mil", "vgg16", "deep_mil"),
+        ("inception_v3/layer_cam", "inception_v3", "wgap"),
+        ("resnet18/layer_cam", "resnet18", "wgap"),
+    ],
+)
+def test_own_images_may_have_any_map_and_encoder(variant, encoder, head):
+    config = pixelcam_folder.get_config(variant)
+    assert (config.backbone.name, config.head.name) == (encoder, head)
+    assert config.weights.source == common.ENCODERS[encoder].weights
+    assert config.baseline.cam in experiment.map_names(config.baseline.method)
+    for section in experiment.sections(config):
+        params = small.shapes(experiment.build(config, section.method), 64)["params"]
+        optimizer.groups(params, config.optimizer.fast)
+
+
+@pytest.mark.parametrize(
+    ("module", "variant", "message"),
+    [
+        (pixelcam_folder, "unet", r"unknown map 'unet'; have \['deep_mil', 'grad_cam_pp'"),
+        (pixelcam_folder, "vgg16/sat", r"unknown encoder of sat 'vgg16'; have \['deit_tiny"),
+        (
+            pixelcam_folder,
+            "vgg/layer_cam",
+            r"unknown encoder of layer_cam 'vgg'; have \['resnet50",
+        ),
+        (
+            pixelcam_glas,
+            "deep_mil",
+            r"unknown map 'deep_mil'; have \['layer_cam', 'grad_cam_pp'\]",
+        ),
+    ],
+)
+def test_unknown_maps_and_encoders_are_told(module, variant, message):
+    with pytest.raises(ValueError, match=message):
+        module.get_config(variant)
