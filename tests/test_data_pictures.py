@@ -92,6 +92,46 @@ def test_palette_masks_hold_numbers(tmp_path):
     np.testing.assert_array_equal(got, mask)
 
 
+def test_a_palette_that_numbers_the_background_is_refused(tmp_path):
+    """Pillow's own reduction of a white square on black to two colours begins with the white."""
+    drawn = np.zeros((8, 8, 3), np.uint8)
+    drawn[2:5, 2:5] = 255
+    Image.fromarray(drawn).quantize(2).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"mask\.png has a palette in which number 0.*8-bit grey"):
+        pictures.read_mask(tmp_path / "mask.png")
+    Image.fromarray(255 - drawn).quantize(2).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="number 0"):
+        pictures.read_mask(tmp_path / "mask.png")
+    palette = Image.fromarray(drawn[..., 0] // 255)
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    palette.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "mask.png"), drawn[..., 0] // 255)
+
+
+@pytest.mark.parametrize("values", [np.uint16([[0, 65535]]), np.float32([[0, 1]])])
+def test_images_of_more_bits_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep\.tif has colour mode .*; expected 8 bits a"):
+        pictures.read(tmp_path / "deep.tif", None)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(tmp_path, mode):
+    grey = Image.new("L", (2, 1), 100)
+    if mode == "P":
+        grey.putpalette([9, 9, 9] * 256)
+        grey.putpixel((0, 0), 3)
+        grey.save(tmp_path / "clear.png", transparency=3)
+        expected = 9
+    else:
+        clear = grey.convert(mode)
+        clear.putalpha(Image.fromarray(np.uint8([[0, 255]])))
+        clear.save(tmp_path / "clear.png")
+        expected = 100
+    got, _ = pictures.read(tmp_path / "clear.png", None)
+    np.testing.assert_array_equal(got[0], [[255] * 3, [expected] * 3])
+
+
 def test_colour_mask_is_refused(tmp_path):
     Image.fromarray(picture(9, 13)[0]).save(tmp_path / "image.png")
     with pytest.raises(ValueError, match=r"image\.png has colour mode RGB; expected one 8-bit"):

@@ -42,18 +42,54 @@ class Sizing(NamedTuple):
 def read(image: File, mask: File | None) -> splits.Picture:
     """An RGB image and its mask of instance numbers, if there is one, at their own size."""
     found = None if mask is None else read_mask(mask)
-    return np.asarray(_decoded(image).convert("RGB")), found
+    return np.asarray(read_image(image)), found
+
+
+def read_image(image: File) -> Image.Image:
+    """A picture in RGB, white where it is transparent, as a slide is where nothing was scanned.
+
+    Raises:
+      ValueError: it cannot be decoded, or has one channel of 16 or 32 bits, of whose range only its
+        writer knows which part is white.
+    """
+    opened = _decoded(image)
+    if opened.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"image {image} has colour mode {opened.mode}, numbers of 16 or 32 bits; expected 8 "
+            "bits a channel: scale it to 0 ... 255 and save it again"
+        )
+    return over_white(opened) if opened.has_transparency_data else opened.convert("RGB")
 
 
 def read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
-    """A mask of instance numbers, 0 where there is none."""
+    """A mask of instance numbers, 0 where there is none.
+
+    Raises:
+      ValueError: it cannot be decoded, holds colours, or a palette whose number 0 is its white and
+        whose objects are black: software that reduces a drawn mask to a palette numbers it so.
+    """
     opened = _decoded(mask)
     if opened.mode not in ("1", "L", "P"):
         raise ValueError(
             f"mask {mask} has colour mode {opened.mode}; expected one 8-bit channel that holds the "
             "number of the object at every pixel, 0 for none"
         )
-    return np.asarray(opened).astype(np.uint8)
+    numbers = np.asarray(opened).astype(np.uint8)
+    if opened.mode == "P":
+        palette = np.asarray(opened.getpalette("RGB")).reshape(-1, 3)
+        others = palette[[n for n in np.unique(numbers) if 0 < n < len(palette)]]
+        if np.all(palette[0] == 255) and np.any(np.all(others == 0, axis=1)):
+            raise ValueError(
+                f"mask {mask} has a palette in which number 0, for no object, is white, and an "
+                "object black; expected the reverse: save it as 8-bit grey, 0 for none"
+            )
+    return numbers
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    """A picture in RGB, white showing through where it is transparent."""
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def size(file: File) -> tuple[int, int]:
