@@ -94,7 +94,7 @@ def test_the_threshold_is_there_without_masks_of_test_images(tmp_path, numbers, 
 
 def test_bad_input_is_told_before_anything_is_written(trained, images, tmp_path):
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"broken.png: .* expected an image; remove or replace it"):
+    with pytest.raises(ValueError, match=r"broken.png: .* expected a whole image file"):
         run(trained, images, tmp_path / "out")
     (images / "broken.png").unlink()
     (images / "a.jpg").write_bytes((images / "a.png").read_bytes())
@@ -116,6 +116,36 @@ def test_bad_input_is_told_before_anything_is_written(trained, images, tmp_path)
     with pytest.raises(ValueError, match=r"unknown checkpoint 'best'; have \['last'"):
         run(trained, images, tmp_path / "out", "best")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_no_prediction_wrote_are_not_replaced(trained, images, tmp_path):
+    output = tmp_path / "masks"
+    output.mkdir()
+    (output / "a.png").write_bytes(b"a mask")
+    with pytest.raises(FileExistsError, match=r"masks holds \['a.png'\], .* pass another --output"):
+        run(trained, images, output)
+    assert [path.name for path in output.iterdir()] == ["a.png"]
+    (output / "a.png").unlink()
+    for _ in range(2):  # its own it replaces
+        assert len(run(trained, images, output)) == 3
+
+
+def test_the_table_holds_what_is_mapped_when_a_command_breaks_off(
+    trained, images, tmp_path, monkeypatch
+):
+    write, written = predict._write, []
+
+    def full(stem, *arrays):
+        if len(written) == 2:
+            raise OSError("no space left on device")
+        written.append(stem.name)
+        write(stem, *arrays)
+
+    monkeypatch.setattr(predict, "_write", full)
+    with pytest.raises(OSError, match="no space"):
+        run(trained, images, tmp_path / "out")
+    table = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
+    assert [row["image"] for row in table] == ["a.png", "b.tif"]
 
 
 def test_without_a_run(images, tmp_path):

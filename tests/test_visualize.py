@@ -42,6 +42,13 @@ def test_overlay_of_zeros_is_the_image(image):
     np.testing.assert_array_equal(visualize.overlay(image, np.zeros((12, 10))), image)
 
 
+def test_overlay_is_drawn_in_bands_without_a_seam(image, monkeypatch):
+    heat = np.linspace(0, 1, image[..., 0].size, dtype=np.float32).reshape(image.shape[:2])
+    whole = visualize.overlay(image, heat)
+    monkeypatch.setattr(visualize, "BAND", 3)
+    np.testing.assert_array_equal(visualize.overlay(image, heat), whole)
+
+
 def test_overlay_of_ones_is_the_last_colour_at_full_strength(image):
     last = 255 * np.array(colormaps["viridis"](1.0)[:3])
     expected = (1 - visualize.OPACITY) * image + visualize.OPACITY * last

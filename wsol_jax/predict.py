@@ -4,7 +4,6 @@ import collections
 import csv
 import functools
 import hashlib
-import io
 import logging
 import pathlib
 from collections.abc import Callable
@@ -15,11 +14,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import augment, evaluate, logbook, metrics, run_files, trained, visualize
+from wsol_jax import augment, evaluate, metrics, run_files, trained, visualize
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 WRITTEN = (".npy", ".png", "_overlay.png")  # of each image
+TABLE = "predictions.csv"
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
 
 
@@ -46,9 +46,9 @@ def run(
     """Maps every image of a folder, for its predicted class, at the image's own size.
 
     Writes for each image `<stem>.npy` (float32 in [0, 1]), `<stem>.png` (the same, 16 bits) and
-    `<stem>_overlay.png`; and `predictions.csv` with the class, its probability and the share of
-    pixels above the threshold that was chosen on the validation images. A method that does not
-    classify images leaves the class blank.
+    `<stem>_overlay.png`; and, image by image, `predictions.csv` with the class, its probability and
+    the share of pixels above the threshold, chosen on the validation images, or 0.5 where these
+    have no pixel labels. A method that does not classify images leaves the class blank.
 
     Args:
       images: folder with files that end in one of `SUFFIXES`.
@@ -56,7 +56,8 @@ def run(
       checkpoint: "last", "b_cl" or "b_loc"; where empty, the one whose numbers are reported.
 
     Raises:
-      FileExistsError: the run is of another version of its method.
+      FileExistsError: the run is of another version of its method, or the output holds files of
+        these names that no earlier prediction wrote.
       FileNotFoundError: no images, or no trained run.
       ValueError: a file is not a readable image, two would have maps of one name, or the run is not
         trained to its end; before anything is written.
@@ -67,22 +68,17 @@ def run(
             "replace; pass another --output"
         )
     paths = _listed(images)
+    _require_free(output, paths)
     found = localizer(config, workdir, checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path in paths:
-        picture = _read(path)
-        small = picture.resize(_seen_size(picture, config), Image.Resampling.BILINEAR)
-        probabilities, low = found.localize(np.asarray(small)[None])
-        heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
-        _write(output / path.stem, np.asarray(picture), heat)
-        image_class = ("", "")
-        if probabilities is not None:
-            image_class = int(np.argmax(probabilities)), float(np.max(probabilities))
-        share = float(np.mean(heat >= found.threshold))
-        values = (path.name, *image_class, share, found.threshold)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    _table(output / "predictions.csv", rows)
+    with (output / TABLE).open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        for path in paths:
+            rows.append(_map_image(path, found, config, output))
+            table.writerow(rows[-1])
+            stream.flush()
     logging.info("%d maps by %s under %s", len(rows), found.origin, output)
     return rows
 
@@ -120,6 +116,34 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
     )
 
 
+def _map_image(path, found, config, output):
+    """Writes the map of one image, and returns its row of the table."""
+    picture = pictures.read_image(path)
+    small = picture.resize(_seen_size(picture, config), Image.Resampling.BILINEAR)
+    probabilities, low = found.localize(np.asarray(small)[None])
+    heat = np.asarray(evaluate.to_size(low, picture.size[::-1], config.metric)[0])
+    _write(output / path.stem, np.asarray(picture), heat)
+    image_class = ("", "")
+    if probabilities is not None:
+        image_class = int(np.argmax(probabilities)), float(np.max(probabilities))
+    share = float(np.mean(heat >= found.threshold))
+    values = (path.name, *image_class, share, found.threshold)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _require_free(output, paths):
+    """Raises FileExistsError where maps would replace files that are none of ours."""
+    if (output / TABLE).is_file():
+        return
+    names = [f"{path.stem}{end}" for path in paths for end in WRITTEN]
+    there = [name for name in names if (output / name).exists()]
+    if there:
+        raise FileExistsError(
+            f"{output} holds {there[:3]}, which the maps would replace, and no {TABLE} of an "
+            "earlier prediction; pass another --output"
+        )
+
+
 def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
     """The images of a folder, each seen to be one, no two with the same stem."""
     if not folder.is_dir():
@@ -128,7 +152,7 @@ def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
     if not paths:
         raise FileNotFoundError(f"no images in {folder}; expected files that end in {SUFFIXES}")
     for path in paths:
-        _read(path)
+        pictures.read_image(path)
     written = collections.Counter(f"{path.stem}{end}" for path in paths for end in WRITTEN)
     twice = sorted(name for name, count in written.items() if count > 1)
     if twice:
@@ -137,11 +161,6 @@ def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
             "in folders of their own"
         )
     return paths
-
-
-def _read(path: pathlib.Path) -> Image.Image:
-    with pictures.readable(path, "an image; remove or replace it"), Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def _seen_size(picture, config):
@@ -178,11 +197,3 @@ def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np
     np.save(array, heat)
     visualize.save_map_png16(picture, heat)
     Image.fromarray(visualize.overlay(image, heat)).save(overlay)
-
-
-def _table(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    logbook.write_text(path, text.getvalue())

@@ -15,6 +15,7 @@ from PIL import Image
 
 OPACITY = 0.75  # of a map where its value is 1
 CONTOUR = (0, 0, 0)
+BAND = 256  # rows that are drawn at a time
 
 
 class Example(NamedTuple):
@@ -39,9 +40,10 @@ def overlay(
     """
     if not (heat.min() >= 0 and heat.max() <= 1):
         raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
-    color = _viridis()[np.rint(255 * heat.astype(np.float32)).astype(np.intp)]
-    strength = OPACITY * heat[..., None].astype(np.float32)
-    drawn = np.rint((1 - strength) * image + strength * color).astype(np.uint8)
+    drawn = np.empty_like(image)
+    for first in range(0, len(image), BAND):  # large images would take forty bytes a pixel
+        rows = slice(first, first + BAND)
+        drawn[rows] = _blended(image[rows], heat[rows].astype(np.float32))
     if truth is not None:
         drawn[border(truth == 1)] = CONTOUR
     return drawn
@@ -76,6 +78,12 @@ def save_map_png16(path: str | pathlib.Path, heat: Float[np.ndarray, "h w"]) -> 
     if not (heat.min() >= 0 and heat.max() <= 1):
         raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
     Image.fromarray(np.rint(65535 * heat.astype(np.float64)).astype(np.uint16)).save(path, "PNG")
+
+
+def _blended(image, heat):
+    color = _viridis()[np.rint(255 * heat).astype(np.intp)]
+    strength = OPACITY * heat[..., None]
+    return np.rint((1 - strength) * image + strength * color).astype(np.uint8)
 
 
 @functools.cache
