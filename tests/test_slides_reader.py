@@ -97,6 +97,26 @@ def test_a_large_slide_is_read_in_windows(tmp_path, canvas):
     )
 
 
+@pytest.mark.parametrize(("downsample", "error"), [(1, 0), (7.28011, 1)])
+def test_a_level_is_read_a_few_rows_at_a_time(tmp_path, canvas, monkeypatch, downsample, error):
+    """As much of it as is asked for: a slide of one level has 10^10 pixels to make an overview."""
+    slide = reader.open_slide(slide_factory.write(tmp_path / "flat.tif", canvas, levels=1))
+    window = (-20, 31, int(1100 / downsample), int(880 / downsample))
+    whole = reader.region(slide, *window, downsample=downsample)
+    read, sizes = reader._read_level, []
+
+    def small(*place, size):
+        sizes.append(size[0] * size[1])
+        return read(*place, size)
+
+    monkeypatch.setattr(reader, "PIXELS", 2**16)
+    monkeypatch.setattr(reader, "_read_level", lambda *given: small(*given[:-1], size=given[-1]))
+    got = reader.region(slide, *window, downsample=downsample)
+    assert np.abs(got.astype(int) - whole).max() <= error  # of rounding
+    assert len(sizes) > 10
+    assert max(sizes) <= 2**16 + 1200
+
+
 @pytest.mark.parametrize(("width", "height", "downsample"), [(0, 5, 1), (5, -1, 1), (5, 5, 0)])
 def test_empty_windows_are_refused(slide, width, height, downsample):
     with pytest.raises(ValueError, match=r"expected at least 1 x 1, and a positive downsample"):

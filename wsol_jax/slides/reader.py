@@ -22,6 +22,7 @@ EXTRA = "pip install 'wsol-jax[slides]'"
 PLAUSIBLE_MPP = (0.01, 50.0)
 MICRONS = {"inch": 25400.0, "centimeter": 10000.0}  # per unit of a TIFF resolution tag
 COARSER = 1.01  # a level up to 1 % coarser than asked for serves: levels of 4.0005 are common
+PIXELS = 2**24  # of a level that are read at a time: a slide may have none but the finest
 ENDS = 2**20  # bytes at both ends of a file that make up its fingerprint
 
 File = str | pathlib.Path
@@ -110,11 +111,12 @@ def region(
     rasters.Window(x, y, width, height, downsample).checked()
     level = max(i for i, d in enumerate(slide.downsamples) if i == 0 or d <= COARSER * downsample)
     ratio = downsample / slide.downsamples[level]
-    exact = (width * ratio, height * ratio)
-    picture = _read_level(slide, x, y, level, tuple(math.ceil(side) for side in exact))
-    if ratio != 1:
-        picture = picture.resize((width, height), Image.Resampling.BOX, box=(0, 0, *exact))
-    return np.asarray(picture)
+    rows = max(1, int(PIXELS / (width * ratio * ratio)))  # of the picture, read at a time
+    pieces = [
+        _rows(slide, x, y, level, ratio, width, first, min(first + rows, height))
+        for first in range(0, height, rows)
+    ]
+    return np.concatenate(pieces)
 
 
 def overview(slide: Slide, *, side: int = 1024) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
@@ -149,6 +151,18 @@ def require_openslide() -> ModuleType:
     except (ImportError, OSError) as error:  # OSError: the library itself is missing
         raise ImportError(f"reading slides needs OpenSlide ({error}): {EXTRA}") from None
     return openslide
+
+
+def _rows(slide, x, y, level, ratio, width, first, last):
+    """Rows `first` to `last` of a region whose pixel is `ratio` pixels of a level wide and high."""
+    top, bottom, right = first * ratio, last * ratio, width * ratio
+    above = math.floor(top)
+    place = y + round(above * slide.downsamples[level])
+    picture = _read_level(slide, x, place, level, (math.ceil(right), math.ceil(bottom) - above))
+    if ratio != 1:
+        box = (0, top - above, right, bottom - above)
+        picture = picture.resize((width, last - first), Image.Resampling.BOX, box=box)
+    return np.asarray(picture)
 
 
 def _read_level(slide: Slide, x: int, y: int, level: int, size: tuple[int, int]) -> Image.Image:
