@@ -8,7 +8,7 @@ import small
 from PIL import Image
 
 from configs import common, pixelcam_folder, pixelcam_glas
-from wsol_jax import experiment, optimizer, predict, report, train
+from wsol_jax import experiment, identity, optimizer, predict, report, train
 from wsol_jax.data import folder, pictures, sources
 
 OPEN_DATA = experiment.open_data
@@ -74,10 +74,13 @@ def test_pixels_without_mask_are_not_annotated(tmp_path, original):
     ("rows", "columns", "message"),
     [
         (["a.png,0"], "name,label", r"has the columns \['name', 'label'\]; it lacks \['file'\]"),
-        (["a.png,1", "b.png,2"], "file,label", r"has the labels \[1, 2\]; expected .* from 0"),
-        (["a.png,0", "b.png,0"], "file,label", r"has the labels \[0\]; expected"),
+        (
+            ["a.png,0,train", "b.png,1,", "c.png,1,"],
+            "file,label,split",
+            r"line 3: split is empty, and on 1 more lines, .* on each line or on none",
+        ),
         (["a.png,0,val", "b.png,1,test"], "file,label,split", r"line 2: unknown split 'val'; have"),
-        (["a.png,0", "b.png,1", "a.png,0"], "file,label", r"has \['a.png'\] more than once"),
+        (["a.png,0", "b.png,1", "./a.png,0"], "file,label", r"has \['a.png'\] more than once"),
         (["a.png,0,train", "b.png,1,test"], "file,label,split", r"the split 'valcl', of 2: .*'tes"),
         (["a.png,0,valpx", "b.png,1,test"], "file,label,split", "line 2: .* has no mask"),
         (["a.png,0,train,no.png"], "file,label,split,mask", "line 2: .*no.png does not exist"),
@@ -111,6 +114,65 @@ def test_what_is_not_there_is_told(tmp_path):
         sources.open_split(
             "folder", "train", sizing=pictures.Sizing(32), source="tfds", folder=path
         )
+
+
+def test_spaces_and_encodings_of_the_table(tmp_path):
+    path = write(tmp_path, ["a.png,0,train", "b.png,1,test"], "file,label,split")
+    (path / "labels.csv").write_text("file , label,split\n a.png, 0,train \nb.png ,1,test\n")
+    (example,) = folder.examples("train", folder=path)
+    assert (example.name, example.label) == ("a.png", 0)
+    (path / "labels.csv").write_bytes("file,label\nü.png,0\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"labels\.csv is not UTF-8 .*'CSV UTF-8'"):
+        folder.examples("train", folder=path)
+
+
+def test_other_images_under_the_same_names_are_another_set(tmp_path):
+    rows = ["a.png,0,train,m.png", "b.png,1,train,"]
+    path = write(tmp_path, rows, "file,label,split,mask", masks=["m.png"])
+    sizing = pictures.Sizing(32)
+
+    def fingerprint():
+        opened = sources.open_split("folder", "train", sizing=sizing, folder=path)
+        listed = sources.list_split("folder", "train", folder=path)
+        assert identity.fingerprint({"train": listed}) == identity.fingerprint({"train": opened})
+        return identity.fingerprint({"train": opened})
+
+    known = fingerprint()
+    Image.fromarray(np.zeros((44, 52), np.uint8)).save(path / "m.png")  # a mask that was mended
+    assert fingerprint() == known
+    pixels = np.asarray(Image.open(path / "b.png"))
+    for image in (pixels, 255 - pixels):  # files of one size
+        Image.fromarray(image).save(path / "b.png", format="bmp")
+        assert fingerprint() != known
+        known = fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("rows", "masks", "message"),
+    [
+        (["train,1,", "valcl,0,", "test,1,"], [], r"no training image is of class 0: .*\[0, 1\]"),
+        (["train,0,", "valcl,1,", "test,1,"], [], r"no training image is of class 1: .*\[1, 0\]"),
+        (
+            ["train,0,", "train,1,", "valcl,1,none.png", "test,1,m.png"],
+            ["m.png"],
+            "masks of the 1 images of 'valpx' show no object; expected one in some, or no masks",
+        ),
+        (
+            ["train,0,", "train,1,", "valcl,1,m.png", "test,1,none.png"],
+            ["m.png"],
+            "masks of the 1 images of 'test' show no object",
+        ),
+    ],
+)
+def test_faults_of_the_splits_are_told_before_any_work(tmp_path, rows, masks, message):
+    parts = [row.split(",") for row in rows]
+    lines = [f"{i}.png,{label},{split},{mask}" for i, (split, label, mask) in enumerate(parts)]
+    path = write(tmp_path, lines, "file,label,split,mask", masks=masks)
+    Image.fromarray(np.zeros((44, 52), np.uint8)).save(path / "none.png")
+    config = small.small_config("classifier")
+    config.metric, config.data = "pxap", {"name": "folder", "folder": str(path)}
+    with pytest.raises(ValueError, match=message):
+        OPEN_DATA(config)
 
 
 def test_full_masks_are_asked_for_before_any_work(tmp_path, monkeypatch):

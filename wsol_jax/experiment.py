@@ -61,6 +61,7 @@ def open_data(config: Any) -> Data:
             f"{config.image_size}; pass --config.resize={config.image_size} or more"
         )
     seen = open_split(config, "train")
+    _require_every_class(config, seen)
     _require_classes(config, "train", seen)
     train = open_split(config, "train", cropped=True)
     if config.baseline and config.keep_aspect and "size" in next(train.shuffled(1, seed=0)):
@@ -72,6 +73,8 @@ def open_data(config: Any) -> Data:
     _require_valpx(config, valpx)
     for name, split in (("valcl", valcl), ("valpx", valpx), ("test", test)):
         _require_classes(config, name, split)
+    for name, split in (("valpx", valpx), ("test", test)):
+        _require_object(config, name, split)
     return Data(train, seen, valcl, valpx, test)
 
 
@@ -233,6 +236,27 @@ def _require_classes(config, name, split):
         raise ValueError(
             f"the images of {name!r} have labels up to {split.labels.max()}, but num_classes is "
             f"{config.num_classes}; pass --config.num_classes={split.labels.max() + 1}"
+        )
+
+
+def _require_every_class(config, train):
+    counts = np.bincount(train.labels, minlength=config.num_classes)
+    if 0 in counts:
+        raise ValueError(
+            f"no training image is of class {np.argmin(counts)}: classes 0 to {len(counts) - 1} "
+            f"have {counts.tolist()}; expected images of all {config.num_classes} classes, which "
+            "are numbered from 0"
+        )
+
+
+def _require_object(config, name, split):
+    """PxAP is not defined without an object, which is told before training and not after."""
+    if config.metric != "pxap" or split is None or not splits.is_annotated(split):
+        return
+    if not splits.has_object(split):
+        raise ValueError(
+            f"the masks of the {split.size} images of {name!r} show no object; expected one in "
+            "some, or no masks, so that images are not scored by pixels"
         )
 
 

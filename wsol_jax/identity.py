@@ -61,10 +61,16 @@ def versions(config: Any) -> dict[str, int]:
 
 
 def fingerprint(data: Mapping[str, splits.Split | splits.Listing | None]) -> str:
-    """A digest of the names and labels of all images, split by split."""
+    """A digest of the names, labels and known contents of all images, split by split.
+
+    Not of masks: those may be mended, and a run evaluated again.
+    """
     digest = hashlib.sha256()
     for name, split in data.items():
-        rows = zip(split.names, split.labels.tolist(), strict=True) if split else ()
+        rows = ()
+        if split:
+            known = [split.contents] if split.contents else []
+            rows = zip(split.names, split.labels.tolist(), *known, strict=True)
         digest.update(json.dumps([name, *rows]).encode())
     return digest.hexdigest()[:16]
 

@@ -1,8 +1,8 @@
 """Anyone's labelled images: a folder with a table, `labels.csv`, of a line an image.
 
 Its columns are `file`, relative to the folder, and `label`, the number of the class from 0. Two
-more may be there: `split`, and `mask`, a picture of the same size that is not 0 on the object, for
-the images that are to be scored by pixels. Others are not read.
+more may be there: `split`, on each line or on none, and `mask`, a picture of the same size that is
+not 0 on the object, for the images that are to be scored by pixels. Others are not read.
 """
 
 import collections
@@ -16,6 +16,8 @@ from wsol_jax.data import pictures, splits
 
 SPLITS = ("train", "valcl", "valpx", "test")
 TABLE = "labels.csv"
+COLUMNS = ("file", "label", "split", "mask")
+LOOK = 2**16  # bytes: stain-normalised copies under the old names differ everywhere
 LOSSY = (".jpeg", ".jpg")
 SHARES = {"train": 0.6, "valcl": 0.2, "test": 0.2}  # where the table names no splits
 
@@ -58,31 +60,50 @@ def _rows(folder):
             f"{table} does not exist; expected a table with the columns file and label, and "
             "split and mask if there are any; name its folder by --config.data.folder="
         )
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = {"file", "label"} - {*(reader.fieldnames or ())}
-        if missing:
-            raise ValueError(
-                f"{table} has the columns {reader.fieldnames}; it lacks {sorted(missing)}"
-            )
-        rows = [_row(folder, f"{table}, line {reader.line_num}", row) for row in reader]
+    lines = _lines(table)
+    blank = [line for line, row in lines if not row["split"]]
+    if 0 < len(blank) < len(lines):
+        raise ValueError(
+            f"{blank[0]}: split is empty, and on {len(blank) - 1} more lines, while others have "
+            f"one; expected one of {list(SPLITS)} on each line or on none"
+        )
+    rows = [_row(folder, line, row) for line, row in lines]
     twice = [name for name, n in collections.Counter(row["name"] for row in rows).items() if n > 1]
     if twice:
         raise ValueError(f"{table} has {twice[:5]} more than once; expected a line an image")
-    labels = sorted({row["label"] for row in rows})
-    if labels != list(range(len(labels))) or len(labels) < 2:
-        raise ValueError(
-            f"{table} has the labels {labels}; expected the numbers of two classes or more from 0"
-        )
     return rows
 
 
+def _lines(table):
+    """Where each line of the table is, in words, and its fields, empty ones and absent ones ""."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            missing = {"file", "label"} - {*columns}
+            if missing:
+                raise ValueError(f"{table} has the columns {columns}; it lacks {sorted(missing)}")
+            reader.fieldnames = columns
+            return [
+                (
+                    f"{table}, line {reader.line_num}",
+                    {k: (row.get(k) or "").strip() for k in COLUMNS},
+                )
+                for row in reader
+            ]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{table} is not UTF-8 ({error}); save it as such, in Excel as 'CSV UTF-8'"
+        ) from error
+
+
 def _row(folder, line, row):
-    file, label, split, mask = (row.get(key) or "" for key in ("file", "label", "split", "mask"))
+    file, label, split, mask = (row[column] for column in COLUMNS)
     if not file:
         raise ValueError(f"{line}: file is empty, expected the name of an image")
     if not label.isdecimal():
         raise ValueError(f"{line}: label is {label!r}, expected the number of a class, from 0")
+    file = str(pathlib.PurePath(file))  # ./a.png is a.png
     split = split or _drawn(file)
     if split not in SPLITS:
         raise ValueError(f"{line}: unknown split {split!r}; have {list(SPLITS)}")
@@ -115,6 +136,13 @@ def _drawn(file):
 
 
 def _example(row):
-    return splits.Example(
-        row["name"], row["label"], functools.partial(pictures.read, row["file"], row["mask"])
-    )
+    read = functools.partial(pictures.read, row["file"], row["mask"])
+    return splits.Example(row["name"], row["label"], read, _content(row["file"]))
+
+
+def _content(file):
+    """A digest of a file's size and of `LOOK` bytes around its middle."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        stream.seek(max(0, (size - LOOK) // 2))
+        return hashlib.sha256(str(size).encode() + b"\n" + stream.read(LOOK)).hexdigest()[:16]

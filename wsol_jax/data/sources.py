@@ -44,7 +44,10 @@ def open_split(
     _require_known(name, split, source)
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
-        return memory.open_split(examples, sizing=sizing, window=window) if examples else None
+        if not examples:
+            return None
+        opened = memory.open_split(examples, sizing=sizing, window=window)
+        return opened._replace(contents=_contents(examples))
     pipeline, builder = _prepared(name, options)
     if split not in builder.info.splits:
         return None
@@ -67,8 +70,15 @@ def list_split(
             raise
         pipeline, builder = _prepared(name, options)
         return pipeline.listing(builder, split) if split in builder.info.splits else None
+    if not examples:
+        return None
     labels = np.array([example.label for example in examples], np.int32)
-    return splits.Listing(tuple(e.name for e in examples), labels) if examples else None
+    return splits.Listing(tuple(e.name for e in examples), labels, _contents(examples))
+
+
+def _contents(examples):
+    contents = tuple(example.content for example in examples)
+    return contents if any(contents) else ()
 
 
 def _require_known(name, split, source):

@@ -24,18 +24,23 @@ class Example(NamedTuple):
     """One image of a split: its name, its class, and how to read its image and instance mask.
 
     The mask is None where there is none.
+
+    Attributes:
+      content: a digest of the image's file, where other images may come to bear the same name.
     """
 
     name: str
     label: int
     read: Callable[[], Picture]
+    content: str = ""
 
 
 class Listing(NamedTuple):
-    """Names and labels of the examples of a split, in its order."""
+    """Names and labels of the examples of a split, in its order, and contents if they are known."""
 
     names: tuple[str, ...]
     labels: Int32[np.ndarray, "n"]
+    contents: tuple[str, ...] = ()
 
 
 class Split(NamedTuple):
@@ -58,6 +63,7 @@ class Split(NamedTuple):
         shape, unpadded; the shapes come in the order of their first example, the examples of a
         shape in order, so that one shape is the order of the split, and else `index` says which
         image a row is. The last batch of a shape is padded with zeros, `valid` False.
+      contents: digests of the images' files, if they are known.
     """
 
     size: int
@@ -65,6 +71,7 @@ class Split(NamedTuple):
     labels: Int32[np.ndarray, "n"]
     shuffled: Callable[..., Iterator[Batch]]
     ordered: Callable[..., Iterator[Batch]]
+    contents: tuple[str, ...] = ()
 
 
 def is_annotated(split: Split) -> bool:
@@ -73,6 +80,11 @@ def is_annotated(split: Split) -> bool:
         np.any(batch["mask"][batch["valid"]] != UNANNOTATED)
         for batch in split.ordered(min(split.size, 32))
     )
+
+
+def has_object(split: Split) -> bool:
+    """Whether any pixel of a split is of an object."""
+    return any(np.any(batch["mask"] == 1) for batch in split.ordered(min(split.size, 32)))
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
