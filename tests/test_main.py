@@ -65,6 +65,13 @@ def test_a_run_knows_its_config(trained, tmp_path):
     before = json.loads((trained / "metrics.json").read_text())
     call("--mode=evaluate", f"--workdir={trained}")
     assert json.loads((trained / "metrics.json").read_text()) == before
+    call("--mode=transfer", f"--workdir={trained}", "--config=configs/quickstart.py")
+    there = json.loads((trained / "on_synthetic_glands.json").read_text())["phases"]
+    for phase, results in before["phases"].items():
+        for name, at in results["maps"].items():
+            own, moved = (found["b_loc"]["test"] for found in (at, there[phase]["maps"][name]))
+            assert moved == {key: value for key, value in own.items() if key in moved}
+            assert moved["pxap"] > 0
     (trained / "report.html").unlink()
     call("--mode=report", f"--workdir={trained}")
     assert (trained / "report.html").is_file()
@@ -137,7 +144,7 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--config=configs/paper/table01.py:glas/cam"], "unknown row 'glas/cam'; have ['glas/"),
         (
             ["--config=configs/pixelcam_glas.py", "--config.data.folder=/nonexistent"],
-            "/nonexistent",
+            "the GlaS folder /nonexistent does not exist",
         ),
         (["--config=configs/pixelcam_glas.py", "--config.data.fold=9"], "fold 9"),
         (["--config=configs/quickstart.py", "--config.parallel=dask"], "['jit', 'pmap']"),

@@ -247,6 +247,9 @@ def test_recut_of_the_slides_that_are_there(slides, tmp_path, monkeypatch):
         ({"output": "other"}, "has files and no run.json, so that no run made it"),
         ({"output": "another"}, "is of another run, {"),
         ({"output": "slides/a.tif"}, "a.tif is a file; name a folder"),
+        ({"annotations": "apart"}, "no annotation in apart has the name of a slide in slides/"),
+        ({"annotations": "near"}, "near/b.tif.xml has no slide of its name, and the slide"),
+        ({"annotations": "case"}, "if they belong together, call it a.json, else take it out"),
         ({"slides": "twice"}, "two slides of one name, "),
         ({"seeds": 1}, "unknown option of mode sample 'seeds'; have ['dense_share', "),
         ({"normal_patches": -1}, "normal_patches -1: expected a number that is not negative"),
@@ -254,10 +257,11 @@ def test_recut_of_the_slides_that_are_there(slides, tmp_path, monkeypatch):
 )
 def test_bad_input_is_told_before_any_work(slides, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    for folder in ("empty", "other", "another", "twice"):
+    for folder in ("empty", "other", "another", "twice", "apart", "near", "case"):
         pathlib.Path(folder).mkdir()
-    for file in ("other/notes.txt", "twice/a.svs", "twice/a.tif"):
+    for file in ("other/notes.txt", "twice/a.svs", "twice/a.tif", "apart/ab.xml", "near/b.tif.xml"):
         pathlib.Path(file).touch()
+    pathlib.Path("case/A.json").touch()
     pathlib.Path("another/run.json").write_text('{"mode": "recut"}')
     pathlib.Path("slides").symlink_to(slides)
     before = sorted(pathlib.Path().rglob("*"))

@@ -8,7 +8,7 @@ import logging
 import pathlib
 from typing import Any
 
-from wsol_jax import evaluate, experiment, identity, logbook, trained
+from wsol_jax import evaluate, experiment, identity, logbook, run_files, trained
 from wsol_jax.data import sources, splits
 
 
@@ -39,9 +39,11 @@ def open_target(config: Any, target: Any) -> splits.Split:
 
 
 def path(workdir: pathlib.Path, target: Any) -> pathlib.Path:
-    """Where a run's scores on other data are, or on some of their test patches."""
-    some = target.get("test_patches")
-    return workdir / (f"on_{target.name}_{some}.json" if some else f"on_{target.name}.json")
+    """Where a run's scores on other data are, on some of their test patches, or on a folder's."""
+    part = target.get("test_patches")
+    if target.name == "folder":
+        part = pathlib.Path(target.folder).resolve().name
+    return workdir / (f"on_{target.name}_{part}.json" if part else f"on_{target.name}.json")
 
 
 def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) -> dict[str, Any]:
@@ -54,8 +56,17 @@ def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) ->
       split: its test images, see `open_target`.
 
     Raises:
-      FileExistsError, FileNotFoundError: see `trained.phases`.
+      FileExistsError: the scores on another folder of the same name are there; or see
+        `trained.phases`, as for FileNotFoundError.
     """
+    file, images = path(workdir, target), identity.fingerprint({"test": split})
+    if target.name == "folder":
+        known = run_files.read_json(file).get("fingerprint", images)
+        if known != images:
+            raise FileExistsError(
+                f"{file} holds scores on other images (fingerprint {known}, not {images}); move "
+                "it away, or give the folder of these images another name"
+            )
     logging.info("%s on the %d test images of %s", workdir, split.size, target.name)
     found = {}
     for phase in trained.phases(config, workdir):
@@ -63,7 +74,6 @@ def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) ->
         tested = {m: {"test": evaluate.summarize(s, m, None)} for m, s in scores.items()}
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}
-    images = identity.fingerprint({"test": split})
     facts = {"data": target.name, "fingerprint": images, "record": logbook.record()}
-    logbook.write_json(path(workdir, target), {**facts, "phases": found})
+    logbook.write_json(file, {**facts, "phases": found})
     return {**facts, "phases": found}

@@ -82,7 +82,13 @@ def prepare(
     options = _resolved(mode, options)
     reader.require_openslide()
     run = _beam(beam_flags) if runner == "beam" else _local(workers)
-    sources, left_out = _chosen(find(slides, annotations), mode, slides)
+    found = find(slides, annotations)
+    if mode == "sample" and annotations and not any(source.annotation for source in found):
+        raise ValueError(
+            f"no annotation in {annotations} has the name of a slide in {slides}, so that all "
+            "would be cut as normal ones; expected SLIDE.xml or SLIDE.json, or no folder"
+        )
+    sources, left_out = _chosen(found, mode, slides)
     output = _claimed(pathlib.Path(output), {"format": FORMAT, "mode": mode, **options})
     run(functools.partial(cut, output=output, mode=mode, options=options), sources)
     return _gather(output, sources, left_out)
@@ -92,12 +98,14 @@ def find(slides: Folder, annotations: Folder | None = None) -> tuple[patches.Sou
     """Slides with the annotations that have their names, ordered by name.
 
     Raises:
-      FileNotFoundError, ValueError: a folder does not exist, holds none, or two of one name.
+      FileNotFoundError, ValueError: a folder does not exist, holds none, or two of one name; an
+        annotation has nearly the name of a slide, which would be cut as a normal one.
     """
     files = _by_name(pathlib.Path(slides), SLIDES, "slides")
     outlined = {}
     if annotations is not None:
         outlined = _by_name(pathlib.Path(annotations), ANNOTATIONS, "annotations")
+        _require_own_names(files, outlined)
     return tuple(patches.Source(name, files[name], outlined.get(name)) for name in sorted(files))
 
 
@@ -133,6 +141,20 @@ def _draw(source: patches.Source, shard: pathlib.Path, picture: pathlib.Path) ->
     except (ValueError, OSError, MemoryError) as error:
         partial.unlink(missing_ok=True)
         logging.warning("no picture of %s: %s", source.name, str(error) or type(error).__name__)
+
+
+def _require_own_names(
+    files: Mapping[str, pathlib.Path], outlined: Mapping[str, pathlib.Path]
+) -> None:
+    for stray in sorted(outlined.keys() - files.keys()):
+        for name in files.keys() - outlined.keys():
+            rest = stray.lower().removeprefix(name.lower())
+            if rest != stray.lower() and not rest[:1].isalnum():
+                raise ValueError(
+                    f"the annotation {outlined[stray]} has no slide of its name, and the slide "
+                    f"{files[name]} no annotation; if they belong together, call it "
+                    f"{name}{outlined[stray].suffix}, else take it out"
+                )
 
 
 def _by_name(folder: pathlib.Path, suffixes: Sequence[str], kind: str) -> dict[str, pathlib.Path]:
