@@ -66,6 +66,20 @@ def test_grad_cam_pp_closed_forms(trained):
     )
 
 
+def test_published_grad_cam_pp_of_gradients_whose_squares_are_0(trained):
+    """There alpha is one half wherever g is not 0, so that w_k = sum_ij relu(g_ij) / 2."""
+    features, head, _ = trained
+    features = features.at[:, 2].set(0)  # whose gradient is another than its neighbours'
+    mask = jnp.arange(H)[:, None, None] != 2
+    small = cams.Head(lambda a: 1e-25 * head.score(a * mask), head.maps)
+    got = cams.grad_cam_pp_published(small, features, LABELS)
+    expected = cams.grad_cam_pp_published(
+        small._replace(score=lambda a: 1e-6 * head.score(a * mask)), features, LABELS
+    )
+    assert np.all(got.max((1, 2)) > 0)
+    np.testing.assert_allclose(got / 1e-25, expected / 1e-6, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["cam", "grad_cam", "grad_cam_pp", "layer_cam"])
 def test_images_do_not_see_each_other(trained, name):
     features, head, _ = trained

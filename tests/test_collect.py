@@ -92,7 +92,37 @@ def test_runs_judged_by_dice(tmp_path, collect):
     (row,) = [[cell.strip() for cell in r.split("|")] for r in rows if "layer_cam" in r]
     scores, shares = ["71.0 ± 1.4", "60.0 ± 0.0", "2.5 ± 0.0"], "12.5 ± 0.0 / 41.0 ± 1.4"
     located = ["65.0 ± 0.0", "50.0 ± 0.0"]
-    assert row[2:-1] == ["2", *scores, shares, *located, "72.1 / 69.1 / 0.0"]
+    assert row[2:-1] == ["maxmin: maxmin", "2", *scores, shares, *located, "72.1 / 69.1 / 0.0"]
+
+
+def test_phases_and_maps_judged_by_dice_are_no_seeds(tmp_path, collect):
+    run = write_run(tmp_path / "run", seed=0, pxap=0.0)
+    config, metrics = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "metrics"))
+    config |= {"metric": "dice", "published": ""}
+    phases = {}
+    for phase, score in (("baseline", 20.0), ("pixelcam", 80.0)):
+        test = {"accuracy": 97.5, "f1_foreground": score, "f1_background": score}
+        test["foreground_share"] = {"0": 12.5, "1": 40.0}
+        phases[phase] = {"maps": {"layer_cam": {"b_cl": {"test": test}}}}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "metrics.json").write_text(json.dumps({**metrics, "phases": phases}))
+    collect(run, "--output", tmp_path / "results")
+    text = (tmp_path / "results" / "README.md").read_text()
+    assert "baseline: layer_cam | 1 | 20.0 | 20.0 | 2.5 |" in text
+    assert "pixelcam: layer_cam | 1 | 80.0 | 80.0 | 2.5 |" in text
+
+
+def test_a_run_without_pixel_labels(tmp_path, collect):
+    run = write_run(tmp_path / "run", seed=0, pxap=0.0)
+    metrics = json.loads((run / "metrics.json").read_text())
+    found = {key: {"test": {"accuracy": 91.5}} for key in ("b_cl", "last")}
+    metrics |= {"floors": {}, "phases": {"classifier": {"maps": {"layer_cam": found}}}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    collect(run, "--output", tmp_path / "results")
+    (row,) = [
+        r for r in (tmp_path / "results" / "README.md").read_text().splitlines() if "cam |" in r
+    ]
+    assert [cell.strip() for cell in row.split("|")][3:-2] == ["1", *4 * ["\N{EN DASH}"], "91.5"]
 
 
 def test_an_unfinished_run_is_refused(tmp_path, collect):

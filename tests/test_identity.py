@@ -7,7 +7,7 @@ import pytest
 import small
 
 from configs import common
-from wsol_jax import experiment, identity
+from wsol_jax import experiment, identity, logbook
 from wsol_jax.papers import addresses
 
 
@@ -89,6 +89,28 @@ def test_a_run_on_other_images_is_refused(tmp_path):
     claim(tmp_path, config)
     with pytest.raises(FileExistsError, match="other images, labels or splits"):
         claim(tmp_path, config, "others")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"seed": 5}, "other: seed"), ({"epochs": 3}, "other: epochs"), ({"parallel": "pmap"}, "")],
+)
+def test_a_run_on_what_is_another_baseline_now_is_refused(tmp_path, change, told):
+    baseline, config = small.small_config("classifier"), small.two_phases()
+    config.baseline.workdir = str(tmp_path / "first")
+    claim(tmp_path / "first", baseline)
+    logbook.write_json(tmp_path / "first/record.json", {"methods": {"classifier": 1}, "data": "a"})
+    claim(tmp_path / "second", config)
+    record = {"data": "images", "origins": identity.origins(config)}
+    logbook.write_json(tmp_path / "second/record.json", record)
+    claim(tmp_path / "second", config)
+    baseline.update(change)
+    logbook.write_json(tmp_path / "first/config.json", json.loads(baseline.to_json()))
+    if not told:
+        claim(tmp_path / "second", config)
+        return
+    with pytest.raises(FileExistsError, match=rf"run of baseline.workdir, .*first.* \({told}\)"):
+        claim(tmp_path / "second", config)
 
 
 def test_the_fingerprint_is_of_names_labels_and_splits():

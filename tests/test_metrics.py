@@ -183,6 +183,16 @@ def test_accuracy_counts_valid_rows_only():
         metrics.Accuracy.empty().compute()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_accuracy_is_none_where_a_logit_is_not_finite(value):
+    logits = jnp.array([[value, value], [0.0, 1.0], [value, 0.0]])
+    batch = metrics.Accuracy.from_model_output(
+        logits, jnp.array([0, 1, 0]), jnp.array([True, True, False])
+    )
+    with pytest.raises(FloatingPointError, match="logits of 1 of 2 images are not finite"):
+        batch.compute()
+
+
 def dice(scores, truth, valid=None):
     """The metric of one batch."""
     valid = np.ones(len(truth), bool) if valid is None else valid

@@ -323,6 +323,54 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert selection.Best(tmp_path / "run" / "classifier").step("last", "") == 0
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_state_that_has_diverged_is_not_judged(tmp_path, epochs):
+    """An epoch of one step: no loss is computed of the last state, and none would tell."""
+    config = small.small_config("classifier")
+    config.optimizer.learning_rate, config.epochs = 1e38, epochs
+    config.batch_size = small.small_data().train.size
+    told = r"logits of \d+ of \d+ images are not finite after step 1; the last good .* is step 0"
+    with pytest.raises(FloatingPointError, match=told):
+        train.run(config, tmp_path / "run")
+    best = selection.Best(tmp_path / "run" / "classifier")
+    assert {best.step(criterion, "layer_cam") for criterion in selection.CRITERIA} == {0}
+
+
+def test_a_run_that_is_not_at_its_end_is_not_evaluated(tmp_path):
+    config = small.small_config("classifier")
+    with pytest.raises(SystemExit):
+        train.run(config, tmp_path / "run", deadline=time.monotonic())
+    with pytest.raises(ValueError, match="is trained for 0 of its 2 epochs; bring it to its end"):
+        train.run(config, tmp_path / "run", train=False)
+    assert not (tmp_path / "run/metrics.json").exists()  # by which a table knows finished runs
+
+
+def test_a_teacher_of_fewer_classes_is_refused(finished, tmp_path):
+    config = small.two_phases()
+    config.baseline.cam_workdir, config.num_classes = str(finished[0]), 3
+    with pytest.raises(ValueError, match=r"knows 2 classes .* expected the 3 of this config"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_replaced_before_a_kill_is_forgotten(tmp_path, monkeypatch):
+    """The newest checkpoint remembers a best one that was held, replaced and never written."""
+    config = small.small_config("classifier")
+    with monkeypatch.context() as patch:
+        patch.setattr(logbook.Progress, "show", stop_at(3))
+        with pytest.raises(InterruptedError):
+            train.run(config, tmp_path / "run")
+    folder = tmp_path / "run/classifier/checkpoints"
+    stored = checkpoint.Checkpoints(folder)
+    step = stored.latest()
+    memory = selection.Memory(**stored.memory(step))
+    memory.best["b_cl"] = {"epoch": 1, "step": 99, "value": 0.0}
+    memory.keep_best_of(stored.steps())
+    stored.close()
+    assert "b_cl" not in memory.best
+    assert memory.best_steps() <= {0, step}
+
+
 def test_the_baseline_of_another_run_can_be_used(finished, tmp_path):
     folder, numbers = finished
     config = small.two_phases()

@@ -65,11 +65,15 @@ def grad_cam_pp_published(head: Head, features: Features, label: Int[Array, "b"]
     """Grad-CAM++ (Chattopadhyay et al., WACV 2018, eqs. 5 and 19).
 
     w_k = sum_ij alpha_ij relu(g_ij), alpha_ij = g² / (2 g² + sum_ab g_ab³ A_ab), 0 where g = 0.
+    Computed of h = g / s, the largest |h| of an image being 1: squares of small g would be 0.
     """
     g = gradient(head, features, label)
-    denominator = 2 * g**2 + jnp.sum(g**3 * features, axis=(1, 2), keepdims=True)
-    alpha = jnp.where(g != 0, g**2 / jnp.where(g != 0, denominator, 1), 0)
-    return _weighted(features, jnp.sum(alpha * jax.nn.relu(g), axis=(1, 2)))
+    s = jnp.max(jnp.abs(g), axis=(1, 2, 3), keepdims=True)
+    h = g / jnp.where(s > 0, s, 1)
+    denominator = 2 * h**2 + s * jnp.sum(h**3 * features, axis=(1, 2), keepdims=True)
+    known = denominator != 0
+    alpha = jnp.where(known, h**2 / jnp.where(known, denominator, 1), 0)
+    return _weighted(features, s[:, 0, 0] * jnp.sum(alpha * jax.nn.relu(h), axis=(1, 2)))
 
 
 def layer_cam(head: Head, features: Features, label: Int[Array, "b"]) -> Maps:

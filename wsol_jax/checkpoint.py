@@ -35,6 +35,10 @@ class Checkpoints:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def steps(self) -> set[int]:
+        """Steps of all complete checkpoints."""
+        return set(self._manager.all_steps())
+
     def hold(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
         """Keeps one checkpoint in memory until the next `save`, and forgets those not in `keep`.
 
@@ -46,15 +50,15 @@ class Checkpoints:
     def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
         """Writes one checkpoint whole or not at all, then deletes those not in `keep`.
 
-        What is held of `keep` is written first: so whichever checkpoint is the newest when the
-        process is killed, all that its memory tells of is there.
+        What is held of `keep` is written first. Where the process is killed among these, the newest
+        may remember an older one that later ones had replaced, and that is not there.
 
         Raises:
           OSError: the disk is full or not writable; earlier checkpoints are untouched.
         """
         self.hold(step, state, memory, {step, *keep})
         self.write_held()
-        for old in set(self._manager.all_steps()) - {step, *keep}:
+        for old in self.steps() - {step, *keep}:
             self._manager.delete(old)
         if jax.process_index() == 0:  # Orbax only moves them there; what is left goes next time
             shutil.rmtree(self.folder / TO_DELETE, ignore_errors=True)

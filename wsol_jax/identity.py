@@ -31,12 +31,13 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
     Raises:
       BlockingIOError: another command is at work there.
       FileExistsError: the folder holds a run of another config, of another version of a method, or
-        on other images or labels; says what differs.
+        on other images or labels, or on what is another baseline now; says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
     """
     check_versions(workdir, versions(config))
     check_config(workdir, config)
     check_images(workdir, images)
+    check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     parallel.gather(True)  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
@@ -146,6 +147,25 @@ def check_images(workdir: pathlib.Path, images: str) -> None:
             f"(fingerprint {recorded}, not {images}): they have changed since, or are of another "
             "folder; pass another --workdir, or train that run again"
         )
+
+
+def check_origins(workdir: pathlib.Path, config: Any) -> None:
+    """Raises FileExistsError where the runs that the one at `workdir` stands on are others now."""
+    recorded = run_files.read_json(workdir / "record.json").get("origins") or {}
+    for option, now in origins(config).items():
+        before = recorded.get(option)
+        if not (before and now["config"]):
+            continue
+        differing = [key for key in ("methods", "data") if before[key] != now[key]]
+        configs = (_plain(run_files.filled(facts["config"])) for facts in (before, now))
+        differing += sorted({*_differences(*configs)} - {*SILENT})
+        if differing:
+            raise FileExistsError(
+                f"{workdir} was trained on the run of baseline.{option}, "
+                f"{at(config.to_dict(), 'baseline', option)}, which is another one now (other: "
+                f"{', '.join(differing)}); pass another --workdir, or train that run again as it "
+                "was"
+            )
 
 
 def check_versions(workdir: pathlib.Path, current: dict[str, int]) -> None:

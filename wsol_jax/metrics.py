@@ -218,15 +218,22 @@ class Dice(_Counts):
 
 @flax.struct.dataclass
 class Accuracy(_Counts):
-    """Classification accuracy in percent, from the numbers of correct and of all valid images."""
+    """Classification accuracy in percent, from the numbers of correct and of all valid images.
+
+    Args:
+      correct: number of valid images whose largest logit is that of the label.
+      total: of valid images.
+      undefined: of those with a logit that is not finite.
+    """
 
     correct: Any
     total: Any
+    undefined: Any
 
     @classmethod
     def empty(cls) -> "Accuracy":
         """The counts of no image."""
-        return cls(correct=np.int64(0), total=np.int64(0))
+        return cls(correct=np.int64(0), total=np.int64(0), undefined=np.int64(0))
 
     @classmethod
     def from_model_output(
@@ -238,13 +245,21 @@ class Accuracy(_Counts):
     ) -> "Accuracy":
         """The counts of one batch, without the rows that are not `valid`."""
         correct = (jnp.argmax(logits, axis=-1) == label) & valid
-        return cls(jnp.sum(correct, dtype=jnp.int32), jnp.sum(valid, dtype=jnp.int32))
+        undefined = ~jnp.all(jnp.isfinite(logits), axis=-1) & valid
+        return cls(*(jnp.sum(images, dtype=jnp.int32) for images in (correct, valid, undefined)))
 
     def compute(self) -> float:
-        """Share of correct images, 0 to 100; ValueError without images."""
-        correct, total = _host(self.correct), _host(self.total)
+        """Share of correct images, 0 to 100.
+
+        Raises:
+          ValueError: without images.
+          FloatingPointError: a logit is not finite; the largest of NaNs would be the first class.
+        """
+        correct, total, undefined = map(_host, (self.correct, self.total, self.undefined))
         if total == 0:
             raise ValueError("accuracy is undefined: 0 valid images, expected at least 1")
+        if undefined:
+            raise FloatingPointError(f"the logits of {undefined} of {total} images are not finite")
         return float(100 * correct / total)
 
 

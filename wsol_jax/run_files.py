@@ -60,7 +60,11 @@ def read(folder: pathlib.Path) -> Run:
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """The config of a run, nothing where there is none; options that came later are filled in."""
-    config = read_json(folder / "config.json")
+    return filled(read_json(folder / "config.json"))
+
+
+def filled(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was written, with the options that came later; nothing if it is nothing."""
     if not config:
         return {}
     sections = {k: {**later, **config[k]} for k, later in LATER_OF.items() if config.get(k)}

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import pathlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -39,6 +40,10 @@ class Memory:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return dataclasses.asdict(self)
+
+    def keep_best_of(self, steps: Collection[int]) -> None:
+        """Forgets the best checkpoints that are not among `steps`, see `Checkpoints.save`."""
+        self.best = {name: entry for name, entry in self.best.items() if entry["step"] in steps}
 
     def best_steps(self) -> set[int]:
         """Steps whose checkpoints must be kept."""

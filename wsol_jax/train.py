@@ -92,7 +92,7 @@ def run(
         parallel.check_batch(section.batch_size)
         method = experiment.build(config, section.method)
     if config.baseline:
-        _check_origin(config.baseline)
+        _check_origin(config)
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -127,6 +127,7 @@ def run(
             phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
         if train:
             fit(phases[-1], config, data, engine, deadline)
+        selection.Best(phases[-1].folder).require_end(config.epochs)
         return results.collect(config, workdir, data, phases)
 
 
@@ -140,7 +141,8 @@ def fit(
     """Trains one phase to its end, from its newest checkpoint where it has one.
 
     Raises:
-      FloatingPointError: a loss is not finite; names the step and the last good checkpoint.
+      FloatingPointError: a loss or a logit of a validation image is not finite; names the step and
+        the last good checkpoint.
       SystemExit: with code 0 after SIGTERM to any process, or at the deadline (see `run`), once the
         state is saved.
     """
@@ -174,7 +176,11 @@ def fit(
             if not (due or at_end):
                 continue
             held = engine.fetch(state)
-            if at_end and validation.judge(held, memory, epoch=done // per_epoch):
+            try:
+                improved = at_end and validation.judge(held, memory, epoch=done // per_epoch)
+            except FloatingPointError as error:
+                raise _diverged(f"{error} after step {done}", done, checkpoints) from error
+            if improved:
                 checkpoints.hold(done, held, memory.to_dict(), memory.best_steps())
             if not due:
                 continue
@@ -279,11 +285,18 @@ def _second_phase(config, workdir, data, engine, baseline):
     return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
 
 
-def _check_origin(section):
+def _check_origin(config):
     """Refuses what the second phase asks of the first and would not find at its end."""
+    section = config.baseline
     for key in ("cam_checkpoint", "weights_checkpoint"):
         choices.require(f"baseline.{key}", section[key], selection.CRITERIA)
     if section.cam_workdir:
+        known = experiment.stored_config(pathlib.Path(section.cam_workdir)).num_classes
+        if known < config.num_classes:
+            raise ValueError(
+                f"the run at {section.cam_workdir} knows {known} classes and can make no CAM of "
+                f"the others; expected the {config.num_classes} of this config"
+            )
         _teacher(section)
     else:
         choices.require("baseline.cam", section.cam, experiment.map_names(section.method))
@@ -316,7 +329,9 @@ def _begin(phase, transform, checkpoints, validation):
     step = checkpoints.latest()
     if step is not None:
         logging.info("%s: going on from step %d", phase.name, step)
-        return checkpoints.restore(step, state), selection.Memory(**checkpoints.memory(step))
+        memory = selection.Memory(**checkpoints.memory(step))
+        memory.keep_best_of(checkpoints.steps())
+        return checkpoints.restore(step, state), memory
     memory = selection.Memory()
     validation.judge(state, memory, epoch=0)
     checkpoints.save(0, state, memory.to_dict(), memory.best_steps())
@@ -333,11 +348,20 @@ def _batches(phase, config, data, start):
 def _finite(losses, step, checkpoints):
     losses = {name: float(value) for name, value in losses.items()}
     if not math.isfinite(losses["total"]):
-        checkpoints.write_held()
-        good = checkpoints.latest()
-        checkpoints.close()
-        raise FloatingPointError(
-            f"the loss is {losses['total']} at step {step} ({losses}); the last good checkpoint is "
-            f"step {good}. A lower --config.optimizer.learning_rate usually mends this"
-        )
+        told = f"the loss is {losses['total']} at step {step} ({losses})"
+        raise _diverged(told, step - 1, checkpoints)
     return losses
+
+
+def _diverged(told, step, checkpoints):
+    """The error of the state after `step`, once what was held before it is saved."""
+    checkpoints.write_held()
+    newest = checkpoints.latest()
+    checkpoints.close()
+    good = f"the last good checkpoint is step {newest}"
+    if newest == step:
+        good = f"the newest checkpoint, step {newest}, has diverged already"
+    return FloatingPointError(
+        f"{told}; {good}. A lower --config.optimizer.learning_rate, in another --workdir, usually "
+        "mends this"
+    )
