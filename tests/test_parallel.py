@@ -10,7 +10,7 @@ import processes
 import pytest
 from small import BATCH, METHODS, batch, begin, shapes, small_method, state_of, transform
 
-from wsol_jax import parallel, train
+from wsol_jax import evaluate, parallel, train
 
 # Of the others, every term and module is tested by itself.
 ENGINES = ("pixelcam", "negev", "maxmin")
@@ -86,6 +86,22 @@ def test_one_finite_step(name):
             state.batch_stats["encoder"],
             after.batch_stats["encoder"],
         )
+
+
+def test_evaluation_multiplies_in_single_precision():
+    """Every product, so that on a TPU none is of factors rounded to bfloat16."""
+    method = small_method("pixelcam")
+    state = jax.device_get(begin(method))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    evaluated = parallel.compile_evaluation(evaluate._evaluation(method, "pxap"))
+    text = evaluated.lower(variables, batch(0)).as_text()
+    products = [
+        line
+        for line in text.splitlines()
+        if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
+    ]
+    assert len(products) > 10
+    assert all("HIGH" in line for line in products)
 
 
 def test_keys_of_images_follow_their_rows():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from wsol_jax import augment, experiment, figures, logbook, separability, trained, wording
+from wsol_jax import augment, experiment, figures, logbook, ops, separability, trained, wording
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -75,6 +75,7 @@ def pixels(method: Method, variables: Any, batch: splits.Batch) -> tuple:
     """
 
     @jax.jit
+    @ops.in_single_precision
     def apply(variables, batch):
         image = augment.eval_view(batch, **method.normalization)["image"]
         outputs, features = method.model.apply(variables, image), method.features(variables, image)

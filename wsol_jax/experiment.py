@@ -107,8 +107,8 @@ def build(
     Args:
       section: the part of the config that holds `name` and the keywords of the method.
       axis: devices that share batch statistics, see `parallel.Engine`.
-      training: on an accelerator the encoder computes in half precision; evaluation never does, as
-        in the released code.
+      training: on an accelerator the encoder computes in half precision. Evaluation never does,
+        see `parallel.compile_evaluation`.
     """
     backbone = _given(config.backbone)
     name = backbone.pop("name")

@@ -4,12 +4,25 @@ Maps are resized by two small matrix products, one per axis, so that every conve
 centres, aligned corners) is one matrix and its gradient is a matrix product too.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
+
+
+def in_single_precision(function: Callable) -> Callable:
+    """A function whose products, left alone, a TPU would make of factors rounded to bfloat16."""
+
+    @functools.wraps(function)
+    def traced(*args):
+        with jax.default_matmul_precision("high"):
+            return function(*args)
+
+    return traced
 
 
 def resize(

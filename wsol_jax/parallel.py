@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from wsol_jax import choices, cpu
+from wsol_jax import choices, cpu, ops
 
 AXIS = "data"
 
@@ -50,10 +50,13 @@ def engine(name: str, devices: list[jax.Device] | None = None) -> Engine:
 
 
 def compile_evaluation(function: Callable) -> Callable:
-    """(variables, batch) -> result on every device, for batches that the engine `jit` feeds."""
+    """(variables, batch) -> result on every device, for batches that the engine `jit` feeds.
+
+    In single precision, whatever the encoder trains in, as in the released code.
+    """
     rows, everywhere = _shardings(_in_order(jax.devices()))
     return jax.jit(
-        function,
+        ops.in_single_precision(function),
         in_shardings=(everywhere, rows),
         out_shardings=everywhere,
         compiler_options=cpu.compiler_options(),

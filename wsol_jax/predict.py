@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import augment, evaluate, metrics, run_files, trained, visualize
+from wsol_jax import augment, evaluate, metrics, ops, run_files, trained, visualize
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -100,6 +100,7 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
     step = best.step(checkpoint, name)
 
     @jax.jit
+    @ops.in_single_precision
     def localize(variables, image):
         view = augment.eval_view({"image": image}, **method.normalization)
         logits, maps = method.localize(variables, view["image"])

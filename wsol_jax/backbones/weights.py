@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsol_jax import ops
+
 Variables = Mapping[str, Any]
 LISTED = 12  # names of each kind in an error message
 _FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may be from 1
@@ -113,6 +115,7 @@ def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) 
     """
 
     @jax.jit
+    @ops.in_single_precision
     def moments(image):
         _, updates = model.apply(variables, image, mutable=["calibration"])
         return updates["calibration"]
