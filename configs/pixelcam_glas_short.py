@@ -4,8 +4,10 @@ python -m wsol_jax.main --config=configs/pixelcam_glas_short.py
 python -m wsol_jax.main --config=configs/pixelcam_glas_short.py:grad_cam_pp
 python -m wsol_jax.main --config=configs/pixelcam_glas_short.py:control
 
-Small batches are what short training needs on 67 images. `control` is the same second phase without
-the pixel classifier: what training on from the same weights gives by itself.
+Half an hour on four cores; LayerCAM 70.2 and PixelCAM 76.0 over three seeds, with the weights that
+results/glas_short names. Small batches are what short training needs on 67 images. `control` is the
+same second phase without the pixel classifier: what training on from the same weights gives by
+itself.
 """
 
 from configs import common, pixelcam_glas

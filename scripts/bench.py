@@ -1,6 +1,6 @@
 """Speed and memory as one table: training steps, read-outs, evaluation, input.
 
-python scripts/bench.py --output results/bench.md
+python scripts/bench.py --output bench.md
 
 Every comparison is timed in turns, A B A B, in one process on one machine, and reported as the
 median of the ratios; each part has a process of its own. The rows against PyTorch need the packages

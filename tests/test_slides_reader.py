@@ -257,7 +257,7 @@ def test_fingerprint_tells_files_apart(tmp_path):
 
 def test_without_openslide_one_message_names_the_extra(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
-    with pytest.raises(ImportError, match=r"needs OpenSlide .*pip install 'wsol-jax\[slides\]'"):
+    with pytest.raises(ImportError, match=r"needs OpenSlide .*pip install '.\[slides\]'"):
         reader.open_slide(file)
 
 

@@ -134,7 +134,9 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder to write (default: in the workdir; evaluate_maps: in --maps)."
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "", "predict, predict_slides: last, b_cl or b_loc, which is usual."
+    "checkpoint",
+    "",
+    "predict, predict_slides: last, b_cl or b_loc (default: the one that is reported).",
 )
 _STYLES = flags.DEFINE_integer("styles", 10, "stain_shift: how many to take of the images.", 1)
 _RESTAINING = flags.DEFINE_enum(
@@ -165,6 +167,11 @@ def _run():
     if _CONFIG.value is None and _WORKDIR.value is None:
         raise app.UsageError(
             "pass --config=configs/NAME.py, or --workdir=FOLDER of an existing run"
+        )
+    if "://" in (_WORKDIR.value or ""):
+        raise app.UsageError(
+            f"--workdir={_WORKDIR.value} is an address; expected a folder: mount the bucket, as by "
+            "gcsfuse, and name the folder"
         )
     if _CONFIG.value is not None:
         _require_row(_CONFIG.value)

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
+from wsol_jax.slides import reader
+
 TILE = 256
 COARSEST = 512  # pixels along the longer side, at most, of the pyramid's last level
 OUTLINED = 8192  # and of the level that is outlined
 COLOR = (200, 60, 0)
-EXTRA = "pip install 'wsol-jax[slides]'"
 
 Values = UInt8[np.ndarray, "rows columns"]
 
@@ -55,7 +56,9 @@ def require_tifffile() -> ModuleType:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError(f"writing maps of slides needs tifffile ({error}): {EXTRA}") from None
+        raise ImportError(
+            f"writing maps of slides needs tifffile ({error}): {reader.EXTRA}"
+        ) from None
     return tifffile
 
 

@@ -301,7 +301,7 @@ def _beam(flags: Sequence[str]) -> Callable[[Job, Sequence[patches.Source]], Non
         from apache_beam.options import pipeline_options
     except ImportError as error:
         raise ImportError(
-            f"runner 'beam' needs apache-beam ({error}): pip install 'wsol-jax[beam,slides]'"
+            f"runner 'beam' needs apache-beam ({error}): . scripts/environment.sh beam"
         ) from None
 
     def run(job: Job, sources: Sequence[patches.Source]) -> None:

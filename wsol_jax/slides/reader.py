@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsol_jax.slides import rasters
 
-EXTRA = "pip install 'wsol-jax[slides]'"
+EXTRA = ". scripts/environment.sh slides, or pip install '.[slides]' in the project's folder"
 # A resolution tag of 72, 96 or 300 dots per inch (353, 265, 85) tells of a screen or a printer.
 PLAUSIBLE_MPP = (0.01, 50.0)
 MICRONS = {"inch": 25400.0, "centimeter": 10000.0}  # per unit of a TIFF resolution tag
