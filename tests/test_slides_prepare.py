@@ -297,6 +297,6 @@ def test_beam_gives_the_same_bytes_even_when_it_was_killed(slides, finished, tmp
 
 def test_without_beam_one_message_names_the_extra(slides, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ImportError, match=r"needs apache-beam .*wsol-jax\[beam,slides\]"):
+    with pytest.raises(ImportError, match=r"needs apache-beam .*environment.sh beam"):
         prepare.prepare(slides, tmp_path / "output", runner="beam", **OPTIONS)
     assert not (tmp_path / "output").exists()
