@@ -1,0 +1,82 @@
+"""Patches of one's own slides become a folder that trains, no slide in two splits."""
+
+import csv
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+import slide_factory
+
+from wsol_jax.data import folder
+from wsol_jax.slides import prepare, shards
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Of two slides, one of them with an annotation."""
+    slides = tmp_path_factory.mktemp("slides")
+    for name, mpp in (("a", 0.25), ("b", 0.5)):
+        slide_factory.write(slides / f"{name}.tif", slide_factory.picture(), levels=1, mpp=mpp)
+    slide_factory.write_asap(slides / "b.xml", slide_factory.outlines())
+    output = tmp_path_factory.mktemp("patches") / "output"
+    options = {"mode": "sample", "normal_patches": 2}
+    assert not prepare.prepare(slides, output, annotations=slides, **options)
+    return output
+
+
+def unpack(*arguments):
+    return runpy.run_path(str(SCRIPTS / "unpack_patches.py"))["main"]([*map(str, arguments)])
+
+
+def test_patches_come_back_as_they_were_cut(patches, tmp_path, capsys):
+    output = tmp_path / "set"
+    assert unpack("--patches", patches, "--output", output) == 0
+    told = capsys.readouterr().out
+    assert "a patch is 128 to 256 microns wide" in told
+    assert "WARNING: these are slides of different scales" in told
+    with (patches / "manifest.csv").open(newline="") as stream:
+        manifest = list(csv.DictReader(stream))
+    with (output / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(manifest) > 4
+    for row, cut in zip(rows, manifest, strict=True):
+        slide = row["file"].split("/")[0]
+        assert (slide, row["label"]) == (cut["slide"], cut["label"])
+        assert row["split"] == folder.drawn(slide)
+        found = folder.pictures.read(output / row["file"], output / row["mask"])
+        for got, expected in zip(
+            found, shards.read(patches / "shards" / cut["shard"], cut), strict=True
+        ):
+            np.testing.assert_array_equal(got > 0 if got.ndim == 2 else got, expected)
+    assert {row["label"] for row in rows} == {"0", "1"}
+    assert unpack("--patches", patches, "--output", output) == 2
+    assert "labels.csv is there already; name a new folder" in capsys.readouterr().err
+
+
+def test_the_splits_of_test_slides_are_the_manifests(patches, tmp_path):
+    renamed = tmp_path / "patches"
+    renamed.mkdir()
+    (renamed / "shards").symlink_to(patches / "shards")
+    text = (patches / "manifest.csv").read_text().splitlines()
+    column = text[0].split(",").index("split")
+    lines = [text[0]]
+    for number, line in enumerate(text[1:]):
+        cells = line.split(",")
+        cells[column] = ("test", "train")[number % 2]
+        lines.append(",".join(cells))
+    (renamed / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert unpack("--patches", renamed, "--output", tmp_path / "set") == 0
+    table = (tmp_path / "set" / "labels.csv").read_text().splitlines()
+    assert [line.split(",")[2] for line in table[1:3]] == ["test", "train"]
+
+
+def test_what_is_no_output_of_prepare_is_told(tmp_path, capsys):
+    assert unpack("--patches", tmp_path, "--output", tmp_path / "set") == 2
+    assert "manifest.csv does not exist; make it by scripts/prepare" in capsys.readouterr().err
+    (tmp_path / "manifest.csv").write_text("slide,split\n")
+    assert unpack("--patches", tmp_path, "--output", tmp_path / "set") == 2
+    assert "tells of no patch" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
