@@ -6,14 +6,16 @@
     python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder=data/my_patches
 
 All patches of a slide are in one split: that of the manifest where it has test slides (those called
-`test_...`), else one drawn by the slide's name, three in five for training. Every patch has its
-mask, so that validation and test are scored by pixels. The table is written last: a folder that has
-one is whole, and is not written to again.
+`test_...`); else one in five slides with tumor, and one in five without, go to validation and as
+many to test, by the hash of their names. Every patch has its mask, so that validation and test are
+scored by pixels. The table is written last: a folder that has one is whole, and is not written to
+again.
 """
 
 import argparse
 import collections
 import csv
+import hashlib
 import io
 import pathlib
 import sys
@@ -47,7 +49,7 @@ def read_manifest(file: pathlib.Path) -> list[dict[str, str]]:
     """The lines of a manifest, each with the split that its slide is trained in.
 
     Raises:
-      FileNotFoundError, ValueError: it is not there, or tells of no patch.
+      FileNotFoundError, ValueError: it is not there, or tells of too few slides.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; make it by scripts/prepare_camelyon16.py")
@@ -55,9 +57,27 @@ def read_manifest(file: pathlib.Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(stream))
     if not rows:
         raise ValueError(f"{file} tells of no patch; rejected.csv beside it says why")
-    if all(row["split"] != "test" for row in rows):
-        rows = [{**row, "split": folder.drawn(row["slide"])} for row in rows]
-    return rows
+    if any(row["split"] == "test" for row in rows):
+        return rows
+    splits = divided({row["slide"]: row["label"] for row in rows})  # a slide is of one class
+    return [{**row, "split": splits[row["slide"]]} for row in rows]
+
+
+def divided(slides: dict[str, str]) -> dict[str, str]:
+    """The split of each slide; of each class one in five, but at least one, is held out twice."""
+    splits = {}
+    for label in sorted(set(slides.values())):
+        own = [name for name in slides if slides[name] == label]
+        own.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        if len(own) < len(folder.SHARES):
+            raise ValueError(
+                f"{len(own)} slides of class {label}, {sorted(own)}: expected three or more of each class, "
+                "for training, validation and test"
+            )
+        held = max(1, len(own) // 5)
+        splits |= dict.fromkeys(own, "train")
+        splits |= dict.fromkeys(own[:held], "valcl") | dict.fromkeys(own[held : 2 * held], "test")
+    return splits
 
 
 def unpack(rows: list[dict[str, str]], shards: pathlib.Path, output: pathlib.Path) -> None:

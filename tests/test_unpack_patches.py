@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import slide_factory
 
-from wsol_jax.data import folder
+from wsol_jax.data import pictures
 from wsol_jax.slides import prepare, shards
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
@@ -16,11 +16,12 @@ SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
-    """Of two slides, one of them with an annotation."""
-    slides = tmp_path_factory.mktemp("slides")
-    for name, mpp in (("a", 0.25), ("b", 0.5)):
-        slide_factory.write(slides / f"{name}.tif", slide_factory.picture(), levels=1, mpp=mpp)
-    slide_factory.write_asap(slides / "b.xml", slide_factory.outlines())
+    """Of six slides, three of them with an annotation."""
+    slides, drawn = tmp_path_factory.mktemp("slides"), slide_factory.picture()
+    for name, mpp in zip("abcdef", 3 * (0.25, 0.5), strict=True):
+        slide_factory.write(slides / f"{name}.tif", drawn, levels=1, mpp=mpp)
+        if name in "bdf":
+            slide_factory.write_asap(slides / f"{name}.xml", slide_factory.outlines())
     output = tmp_path_factory.mktemp("patches") / "output"
     options = {"mode": "sample", "normal_patches": 2}
     assert not prepare.prepare(slides, output, annotations=slides, **options)
@@ -45,13 +46,15 @@ def test_patches_come_back_as_they_were_cut(patches, tmp_path, capsys):
     for row, cut in zip(rows, manifest, strict=True):
         slide = row["file"].split("/")[0]
         assert (slide, row["label"]) == (cut["slide"], cut["label"])
-        assert row["split"] == folder.drawn(slide)
-        found = folder.pictures.read(output / row["file"], output / row["mask"])
+        found = pictures.read(output / row["file"], output / row["mask"])
         for got, expected in zip(
             found, shards.read(patches / "shards" / cut["shard"], cut), strict=True
         ):
             np.testing.assert_array_equal(got > 0 if got.ndim == 2 else got, expected)
-    assert {row["label"] for row in rows} == {"0", "1"}
+    splits = {(row["file"].split("/")[0], row["label"], row["split"]) for row in rows}
+    assert len(splits) == 6  # a slide is in one
+    expected = {(label, split) for label in "01" for split in ("train", "valcl", "test")}
+    assert {(label, split) for _, label, split in splits} == expected
     assert unpack("--patches", patches, "--output", output) == 2
     assert "labels.csv is there already; name a new folder" in capsys.readouterr().err
 
@@ -79,4 +82,7 @@ def test_what_is_no_output_of_prepare_is_told(tmp_path, capsys):
     (tmp_path / "manifest.csv").write_text("slide,split\n")
     assert unpack("--patches", tmp_path, "--output", tmp_path / "set") == 2
     assert "tells of no patch" in capsys.readouterr().err
+    (tmp_path / "manifest.csv").write_text("slide,label,split\na,0,train\nb,0,train\n")
+    assert unpack("--patches", tmp_path, "--output", tmp_path / "set") == 2
+    assert "2 slides of class 0, ['a', 'b']: expected three or more" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()

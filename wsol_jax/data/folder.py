@@ -52,16 +52,6 @@ def examples(split: str, *, folder: Folder = "data/images") -> tuple[splits.Exam
     return tuple(_example(row) for row in found)
 
 
-def drawn(name: str) -> str:
-    """The split that a name falls into, of `SHARES`."""
-    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    for split, part in SHARES.items():
-        share -= part
-        if share < 0:
-            return split
-    return split
-
-
 def _rows(folder):
     """The checked lines of the table, with paths for files and a split for each."""
     table = folder / TABLE
@@ -114,7 +104,7 @@ def _row(folder, line, row):
     if not label.isdecimal():
         raise ValueError(f"{line}: label is {label!r}, expected the number of a class, from 0")
     file = str(pathlib.PurePath(file))  # ./a.png is a.png
-    split = split or drawn(file)
+    split = split or _drawn(file)
     if split not in SPLITS:
         raise ValueError(f"{line}: unknown split {split!r}; have {list(SPLITS)}")
     paths = [folder / name for name in (file, mask) if name]
@@ -133,6 +123,16 @@ def _row(folder, line, row):
         raise ValueError(f"{line}: an image of valpx, which is judged by its pixels, has no mask")
     mask = folder / mask if mask else None
     return {"file": folder / file, "label": int(label), "split": split, "mask": mask, "name": file}
+
+
+def _drawn(file):
+    """The split that the name of a file falls into."""
+    share = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+    for split, part in SHARES.items():
+        share -= part
+        if share < 0:
+            return split
+    return split
 
 
 def _example(row):
