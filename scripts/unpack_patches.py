@@ -71,8 +71,8 @@ def divided(slides: dict[str, str]) -> dict[str, str]:
         own.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
         if len(own) < len(folder.SHARES):
             raise ValueError(
-                f"{len(own)} slides of class {label}, {sorted(own)}: expected three or more of each class, "
-                "for training, validation and test"
+                f"{len(own)} slides of class {label}, {sorted(own)}: expected three or more of "
+                "each class, for training, validation and test"
             )
         held = max(1, len(own) // 5)
         splits |= dict.fromkeys(own, "train")

@@ -39,11 +39,11 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
     check_images(workdir, images)
     check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
-    parallel.gather(True)  # all have looked before one writes
+    parallel.wait_for_all()  # all have looked before one writes
     workdir.mkdir(parents=True, exist_ok=True)
     with logbook.locked(workdir):
         logbook.write_json(path, resolved)
-        parallel.gather(True)  # it is written before all look again
+        parallel.wait_for_all()  # it is written before all look again
         found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
         without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
         if without:

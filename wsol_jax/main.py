@@ -213,7 +213,7 @@ def _write_report(workdir):
 
     if jax.process_index() == 0:
         logging.info("report: %s", report.write(workdir))
-    parallel.gather(True)  # no process leaves, and so ends the run, before the report is written
+    parallel.wait_for_all()  # no process leaves, and so ends the run, before the report is written
 
 
 def _set_up(mode):

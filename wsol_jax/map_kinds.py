@@ -34,8 +34,8 @@ class MapKind(NamedTuple):
     @property
     def chosen(self) -> str:
         """The checkpoint that stands for the map: `published.REPORTED`."""
-        candidates = published.REPORTED[self.metric]
-        return next((c for c in candidates if c in self.results), candidates[0])
+        found = published.reported(self.metric, self.results)
+        return found or published.REPORTED[self.metric][0]
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -94,14 +94,19 @@ def gather(value: bool) -> list[bool]:
     return values[:: jax.local_device_count()].tolist()
 
 
+def wait_for_all() -> None:
+    """Returns once every process of the run has come here."""
+    gather(True)
+
+
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
     """Process 0 goes through the block before all others do."""
     if jax.process_index() > 0:
-        gather(True)
+        wait_for_all()
     yield
     if jax.process_index() == 0:
-        gather(True)
+        wait_for_all()
 
 
 def _jit(devices):

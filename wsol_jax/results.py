@@ -87,7 +87,7 @@ def _phase_results(config, data, phase, shown):
     """
     best = selection.Best(phase.folder)
     names = best.maps()
-    reported = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
+    reported = published.reported(config.metric, best.criteria())
     wanted = {(c, n): best.step(c, n) for n in names for c in best.criteria()}
     evaluated = {name: getattr(data, name) for name in SPLITS[config.metric]}
     evaluated = {name: split for name, split in evaluated.items() if split is not None}

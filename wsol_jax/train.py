@@ -170,26 +170,17 @@ def fit(
             done += 1
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
+            epoch_ends = done % per_epoch == 0
             late = time.monotonic() - saved > SAVE_SECONDS
             due = any(parallel.gather(late or done == last or termination.why() != ""))
-            at_end = done % per_epoch == 0
-            if not (due or at_end):
-                continue
-            held = engine.fetch(state)
-            try:
-                improved = at_end and validation.judge(held, memory, epoch=done // per_epoch)
-            except FloatingPointError as error:
-                raise _diverged(f"{error} after step {done}", done, checkpoints) from error
-            if improved:
+            if epoch_ends or due:
+                held = engine.fetch(state)
+            if epoch_ends and _judged(validation, held, memory, done // per_epoch, checkpoints):
                 checkpoints.hold(done, held, memory.to_dict(), memory.best_steps())
-            if not due:
-                continue
-            checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
-            saved = time.monotonic()
-            if any(parallel.gather(termination.why() != "")):
-                why = termination.why() or "asked of another process"
-                logging.warning("%s: saved step %d; the same command goes on from here", why, done)
-                raise SystemExit(0)
+            if due:
+                checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
+                saved = time.monotonic()
+                _stop_if_asked(termination, done)
     validation.close()
     checkpoints.close()
 
@@ -351,6 +342,23 @@ def _finite(losses, step, checkpoints):
         told = f"the loss is {losses['total']} at step {step} ({losses})"
         raise _diverged(told, step - 1, checkpoints)
     return losses
+
+
+def _judged(validation, state, memory, epoch, checkpoints):
+    """Whether a state is the best by some criterion; FloatingPointError where it has diverged."""
+    try:
+        return validation.judge(state, memory, epoch)
+    except FloatingPointError as error:
+        step = int(state.step)
+        raise _diverged(f"{error} after step {step}", step, checkpoints) from error
+
+
+def _stop_if_asked(termination, step):
+    """Ends the command, whose state is saved, if any of its processes was asked to."""
+    if any(parallel.gather(termination.why() != "")):
+        why = termination.why() or "asked of another process"
+        logging.warning("%s: saved step %d; the same command goes on from here", why, step)
+        raise SystemExit(0)
 
 
 def _diverged(told, step, checkpoints):

@@ -55,7 +55,7 @@ def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
         epochs = identity.baseline_epochs(config)
     best, method = selection.Best(folder), experiment.build(config, section.method)
     best.require_end(epochs)
-    checkpoint = next(c for c in published.REPORTED[config.metric] if c in best.criteria())
+    checkpoint = published.reported(config.metric, best.criteria())
     evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)
     like = experiment.zeros(config, method)
     return Phase(title, method, evaluator, best, checkpoint, like)

@@ -111,17 +111,12 @@ def _score(need, found, quantity):
     if need.target:
         shifted = run_files.read_json(transfer.path(found.run.folder, need.target))
         results = at(shifted, "phases", found.phase, "maps", need.name) or {}
-    test = at(results, _reported(need, results), "test") or {}
+    test = at(results, published.reported(need.config.metric, results), "test") or {}
     if quantity == "error":
         return None if test.get("accuracy") is None else 100 - test["accuracy"]
     if quantity in SEPARABILITY:
         return at(test, "separability", SEPARABILITY[quantity])
     return at(test, "at_best_test_threshold", quantity) if quantity in RATES else test.get(quantity)
-
-
-def _reported(need, results):
-    """The checkpoint whose numbers the paper reports, or the next that there is."""
-    return next((c for c in published.REPORTED[need.config.metric] if c in results), None)
 
 
 def _reasons(cell, needed, at_hand):
@@ -148,6 +143,6 @@ def _reductions(scored):
             if value != need.usual.backbone.get(key):
                 change = f"{key} {value} in place of {need.usual.backbone.get(key)}"
                 found[f"encoder: {change}"] = None
-        if _reported(need, phase.maps[need.name]) == "last":
+        if published.reported(need.config.metric, phase.maps[need.name]) == "last":
             found["the last epoch: no validation image has pixel labels"] = None
     return tuple(found)

@@ -1,5 +1,7 @@
 """The numbers both papers print, as plain data, so that a report can stand beside them."""
 
+from collections.abc import Collection
+
 from wsol_jax.published import maxmin, pixelcam
 from wsol_jax.published.table import Table
 
@@ -8,6 +10,11 @@ from wsol_jax.published.table import Table
 # second phase it may be the start, before the pixel head has learnt anything. The rows that the
 # max-min paper took from a survey's code were chosen there by a validation loss.
 REPORTED = {"pxap": ("b_loc", "last"), "dice": ("b_cl", "b_loc", "last")}
+
+
+def reported(metric: str, available: Collection[str]) -> str | None:
+    """The checkpoint that numbers are reported of, see `REPORTED`, or None where none is there."""
+    return next((name for name in REPORTED[metric] if name in available), None)
 
 
 def table(name: str) -> Table:
