@@ -1,26 +1,18 @@
 """Vision transformers: token layouts, sizes, and their import against timm's own models."""
 
+import json
+
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import timm_models
 
 from wsol_jax.backbones import vit, weights
 
 NOT_WHOLE = {"exc_type": (ImportError, RuntimeError)}  # an import that fails is a skip, too
 SMALL = {"width": 24, "heads": 3, "depth": 4, "patch": 8, "grid": (4, 4)}
-KINDS = {  # keywords of ours, keywords of timm's
-    "deit": ({}, {}),
-    "registers": (
-        {"registers": 4, "prefix_position": False, "layer_scale": True},
-        {"reg_tokens": 4, "no_embed_class": True, "init_values": 1e-5},
-    ),
-    "deit3": (
-        {"prefix_position": False, "layer_scale": True},
-        {"no_embed_class": True, "init_values": 1e-6},
-    ),
-    "gated": ({"gated": True, "hidden": 40}, {"mlp_ratio": 80 / 24}),
-}
 
 
 @pytest.fixture
@@ -79,50 +71,51 @@ def test_unknown_variants_list_the_known():
         vit.build("vit_nano")
 
 
+def tensors_of(model):
+    """Names and shapes of a model's tensors, in PyTorch's layout, and its fresh variables."""
+    image = jnp.zeros((1, model.grid[0] * model.patch, model.grid[1] * model.patch, 3))
+    fresh = jax.eval_shape(model.init, jax.random.key(0), image)
+    leaves = flax.traverse_util.flatten_dict(dict(fresh)).items()
+    layouts = {2: (1, 0), 4: (3, 2, 0, 1)}  # of matrices and of kernels
+    return fresh, {
+        weights.torch_name(path): tuple(leaf.shape[i] for i in layouts[leaf.ndim])
+        if leaf.ndim in layouts
+        else leaf.shape
+        for path, leaf in leaves
+    }
+
+
 @pytest.mark.parametrize("variant", vit.VARIANTS)
 def test_every_variant_has_the_tensors_of_timms(variant):
-    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'bench'")
-    timm = pytest.importorskip("timm", reason="timm comes with the extra 'bench'", **NOT_WHOLE)
-    with torch.device("meta"):  # shapes without values
-        theirs = timm.create_model(variant).state_dict()
-    tensors = {name: np.broadcast_to(np.float32(0), value.shape) for name, value in theirs.items()}
-    model = vit.build(variant)
-    image = jnp.zeros((1, 2 * model.patch, 2 * model.patch, 3))
-    fresh = jax.eval_shape(model.init, jax.random.key(0), image)
-    weights.assign(fresh, tensors, extra=vit.EXTRA_TENSORS)
+    recorded = json.loads(timm_models.TENSORS.read_text())["tensors"]
+    _, shapes = tensors_of(vit.build(variant))
+    assert [len(shapes), timm_models.digest(shapes)] == recorded[variant]
 
 
-@pytest.mark.parametrize("size", [(32, 32), (48, 24)], ids=["square", "not square"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", timm_models.SIZES, ids=["square", "not square"])
+@pytest.mark.parametrize("kind", timm_models.KINDS)
 def test_tokens_are_those_of_timm(kind, size):
-    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'bench'")
-    reason = "timm comes with the extra 'bench'"
-    timm = pytest.importorskip("timm.models.vision_transformer", reason=reason, **NOT_WHOLE)
-    ours, theirs = KINDS[kind]
-    if kind == "gated":
-        theirs = {**theirs, "mlp_layer": timm.SwiGLUPacked, "act_layer": torch.nn.SiLU}
-    torch.manual_seed(0)
-    reference = timm.VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        depth=4,
-        num_heads=3,
-        num_classes=0,
-        dynamic_img_size=True,
-        **theirs,
-    ).eval()
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.normal_(0, 0.3)
-    model = vit.ViT(**SMALL, **ours)
-    image = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
-    fresh = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    tensors = {name: value.numpy() for name, value in reference.state_dict().items()}
-    variables = weights.assign(fresh, tensors)
-    with torch.no_grad():
-        tokens = reference.forward_features(torch.as_tensor(image.transpose(0, 3, 1, 2)))
-    expected = tokens[:, reference.num_prefix_tokens :].numpy()
+    model = vit.ViT(**SMALL, **timm_models.KINDS[kind][0])
+    fresh, shapes = tensors_of(model)
+    drawn = {n: v.astype(np.float32) for n, v in timm_models.drawn(shapes).items()}
+    variables = weights.assign(fresh, drawn)
+    with np.load(timm_models.TOKENS) as recorded:
+        expected = recorded[f"{kind}/{size[0]} x {size[1]}"]
     with jax.default_matmul_precision("highest"):
-        found = model.apply(variables, jnp.asarray(image))[-1].reshape(expected.shape)
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+        found = model.apply(variables, jnp.asarray(timm_models.images(size)))[-1]
+    assert np.abs(found.reshape(expected.shape) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_the_records_are_what_timm_gives():
+    pytest.importorskip("timm", reason="timm comes with the extra 'bench'", **NOT_WHOLE)
+    recorded = json.loads(timm_models.TENSORS.read_text())["tensors"]
+    own = {
+        name: shape
+        for name, shape in timm_models.tensors("deit_tiny_patch16_224").items()
+        if not name.startswith(vit.EXTRA_TENSORS)
+    }
+    assert [len(own), timm_models.digest(own)] == recorded["deit_tiny_patch16_224"]
+    with np.load(timm_models.TOKENS) as stored:
+        np.testing.assert_allclose(
+            timm_models.tokens("gated", (48, 24)), stored["gated/48 x 24"], atol=1e-4
+        )
