@@ -1,7 +1,6 @@
 """Small models and batches for the tests: every method, seconds on a laptop."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from configs import common
 from wsol_jax import experiment, heads, method, optimizer, train
 from wsol_jax.backbones import double_conv, resnet, vit
-from wsol_jax.data import splits
+from wsol_jax.data import memory, splits
 
 BATCH, RAW, SIZE = 16, 40, 32
 SPLITS = {"train": 8, "valcl": 6, "valpx": 2, "test": 5}
@@ -170,25 +169,8 @@ def squares(count: int, seed: int) -> dict[str, np.ndarray]:
 
 def split_of(arrays: dict[str, np.ndarray], size: int) -> splits.Split:
     """A split over arrays, cut to `size`."""
-    count = len(arrays["label"])
-    cut = {k: v[:, :size, :size] if v.ndim > 1 else v for k, v in arrays.items()}
-    cut["index"] = np.arange(count, dtype=np.int32)
-
-    def shuffled(batch_size, *, seed, start=0, hosts=(0, 1)):
-        own = splits.host_rows(batch_size, hosts)
-        for step in itertools.count(start):
-            epoch, within = divmod(step, -(-count // batch_size))
-            order = np.random.default_rng((seed, epoch)).permutation(count)
-            rows = np.resize(order[within * batch_size : (within + 1) * batch_size], batch_size)
-            batch = {k: v[rows] for k, v in cut.items()} | {"valid": np.ones(batch_size, bool)}
-            yield {k: v[own] for k, v in batch.items()}
-
-    def ordered(batch_size, *, hosts=(0, 1)):
-        own = splits.host_rows(batch_size, hosts)
-        for first in range(0, count, batch_size):
-            rows = np.arange(first, first + batch_size)[own]
-            batch = {k: v[np.minimum(rows, count - 1)] for k, v in cut.items()}
-            yield batch | {"valid": rows < count}
-
-    names = tuple(f"square_{i}" for i in range(count))
-    return splits.Split(count, names, cut["label"], shuffled, ordered)
+    names = tuple(f"square_{i}" for i in range(len(arrays["label"])))
+    pictures = zip(
+        *(list(arrays[name][:, :size, :size]) for name in ("image", "mask")), strict=True
+    )
+    return memory.serve(names, arrays["label"], pictures, window=len(names))
