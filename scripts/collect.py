@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--note", action="append", default=[], help="a paragraph for the README")
     options = parser.parse_args()
     runs = [read(folder) for folder in options.runs]
+    require_together(runs)
     for folder, run in zip(options.runs, runs, strict=True):
         target = options.output / f"{run['name']}_seed{run['seed']}".replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,8 @@ def without_curves(values):
 def relative(text: str) -> str:
     """A text without the place of this project on this machine."""
     here = pathlib.Path.cwd()
-    return text.replace(f"{here}/", "").replace(str(here.parent), "..")
+    text = text.replace(f"{here}/", "")
+    return text if here.parent == here.parent.parent else text.replace(f"{here.parent}/", "../")
 
 
 def read(folder: pathlib.Path) -> dict:
@@ -149,6 +151,19 @@ def official_dice(config: dict) -> str:
     return " / ".join(f"{row[key]:.1f}" for key in DICE if key in row) if row else ""
 
 
+def require_together(runs: list[dict]) -> None:
+    """Raises ValueError where runs are of several data sets, or two of one name and seed."""
+    data = {(run["data"]["name"], run["data"].get("fold")) for run in runs}
+    if len(data) > 1:
+        raise ValueError(
+            f"runs on {sorted(data, key=str)} cannot share a table; collect them apart"
+        )
+    counts = collections.Counter((run["name"], run["seed"]) for run in runs)
+    twice = [f"{name}, seed {seed}" for (name, seed), count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"several runs are of {twice}; they are no seeds: name one of each")
+
+
 def metric(runs: list[dict]) -> str:
     """By what the runs are judged; ValueError where not all by the same."""
     found = {run["config"].get("metric", "pxap") for run in runs}
@@ -199,6 +214,7 @@ def describe(runs: list[dict]) -> str:
     """What the runs have in common, and what was reduced."""
     starts = [start for run in runs for start in (run["record"], *run["record"]["earlier"])]
     total = sum(start.get("seconds", 0.0) for start in starts)
+    least = "at least " * any("seconds" not in start for start in starts)  # some were killed
     commits = sorted({start["commit"] for start in starts})
     machines = sorted({machine(start) for start in starts})
     notes = sorted({note for run in runs for note in run["record"]["notes"]})
@@ -207,7 +223,8 @@ def describe(runs: list[dict]) -> str:
         [
             f"# {runs[0]['data']['name']}, fold {runs[0]['data'].get('fold')}",
             "",
-            f"Commit {', '.join(commits)}; {'; '.join(machines)}; {total / 3600:.1f} hours in all; "
+            f"Commit {', '.join(commits)}; {'; '.join(machines)}; {least}"
+            f"{total / 3600:.1f} hours in all; "
             f"weights: {'; '.join(weights)}.",
             *[f"Reduced: {note}." for note in notes],
             EXPLAINED[metric(runs)],

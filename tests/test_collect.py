@@ -125,6 +125,18 @@ def test_a_run_without_pixel_labels(tmp_path, collect):
     assert [cell.strip() for cell in row.split("|")][3:-2] == ["1", *4 * ["\N{EN DASH}"], "91.5"]
 
 
+def test_what_are_no_seeds_of_one_table_is_refused(tmp_path, collect):
+    runs = [write_run(tmp_path / name, seed=0, pxap=70.0) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"several runs are of .*layer_cam/short, seed 0.*one of"):
+        collect(*runs, "--output", tmp_path / "results")
+    metrics = json.loads((runs[1] / "metrics.json").read_text())
+    metrics["data"] = {"name": "camelyon16"}
+    (runs[1] / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match=r"runs on .*camelyon16.* cannot share a table"):
+        collect(*runs, "--output", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_unfinished_run_is_refused(tmp_path, collect):
     with pytest.raises(FileNotFoundError, match=r"lacks \['config.json'.*expected a finished run"):
         collect(tmp_path, "--output", tmp_path / "results")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 
 import numpy as np
 import pytest
@@ -32,6 +33,31 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
         write()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["gallery.npz"]
+
+
+def test_commit_is_of_the_code_that_is_run(tmp_path):
+    """Not of a repository that it is merely installed in, nor of what is committed later."""
+
+    def git(*arguments):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+        command = ["git", *name, *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    folders = [tmp_path / name for name in ("installed", "clean", "added")]
+    git("init")
+    for folder in folders:
+        folder.mkdir()
+        (folder / "logbook.py").write_text("")
+    (tmp_path / ".gitignore").write_text("installed\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    first = git("rev-parse", "HEAD").stdout.strip()
+    (folders[2] / "method.py").write_text("")
+    expected = ["unknown", first, f"{first}-dirty"]
+    assert [logbook.commit(folder) for folder in folders] == expected
+    git("commit", "--allow-empty", "-m", "second")
+    assert [logbook.commit(folder) for folder in folders] == expected
+    assert logbook.commit(tmp_path / "absent") == "unknown"
 
 
 def test_record_says_how_a_run_was_made():

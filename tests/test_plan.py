@@ -61,6 +61,24 @@ def test_a_run_of_another_version_is_passed_over_and_named(tmp_path, caplog):
     assert "version 7 of the method 'classifier'" in caplog.text
 
 
+def test_a_second_phase_is_of_the_baseline_that_it_was_trained_on(tmp_path):
+    """Not of the one that lies in that folder now."""
+    first, second = small.small_config("classifier"), small.two_phases()
+    second.baseline.workdir = str(tmp_path / "first")
+    begun(tmp_path / "first", first, data="images")
+    begun(tmp_path / "second", second, data="images", origins=identity.origins(second))
+
+    def addresses():
+        shelf = plan.shelf(tmp_path)
+        return {a for a, row in shelf.items() if any(f.run.folder.name == "second" for f in row)}
+
+    known = addresses()
+    assert len(known) == 1
+    first.epochs = 99
+    (tmp_path / "first" / "config.json").write_text(first.to_json())
+    assert addresses() == known
+
+
 def test_what_cannot_be_read_is_passed_over_and_named(tmp_path, caplog):
     alone = small.tiny_phases()
     alone.baseline.workdir = "gone"

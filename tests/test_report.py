@@ -207,6 +207,66 @@ def test_the_gain_is_over_the_map_that_gave_the_seeds(tmp_path):
     assert re.search(r"Published: 75\.1 to 83\.6\s+\(\+8\.5\)", page.text)
 
 
+def test_read_outs_of_one_classifier_are_no_gain(tmp_path):
+    fabricate(tmp_path, pxap=(70.0,), phases=ALONE)
+
+    def judged_by_another(metrics):
+        maps = metrics["phases"]["classifier"]["maps"]
+        maps["grad_cam_pp"] = json.loads(json.dumps(maps["layer_cam"]).replace("70.0", "68.0"))
+
+    change(tmp_path / "metrics.json", judged_by_another)
+    words = " ".join(page_of(tmp_path).text.split())
+    assert "LayerCAM reaches a PxAP of 70.0" in words
+    assert "Published: 75.1." in words
+
+
+def test_a_control_is_compared_with_the_map_that_it_began_from(tmp_path):
+    phases = {"baseline": ("classifier", "layer_cam"), "classifier": ("classifier", "layer_cam")}
+    fabricate(tmp_path, pxap=(70.0, 72.0), phases=phases)
+
+    def judged_by_another(metrics):
+        for results in metrics["phases"].values():
+            maps = results["maps"]
+            maps["grad_cam_pp"] = json.loads(json.dumps(maps["layer_cam"]))
+
+    change(tmp_path / "metrics.json", judged_by_another)
+    words = " ".join(page_of(tmp_path).text.split())
+    assert "LayerCAM raises the PxAP of LayerCAM from 70.0 to 72.0 (+2.0)" in words
+    assert "Published:" not in words  # no paper has a control
+
+
+@pytest.mark.parametrize("setting", ["name", "cam_workdir"])
+def test_settings_of_ablations_stand_beside_no_number_of_the_main_table(tmp_path, setting):
+    fabricate(tmp_path)
+
+    def changed(config):
+        if setting == "name":
+            config["name"] = "paper/table17/glas/layer_cam+pixelcam,lambda=0.001"
+        else:
+            config["baseline"]["cam_workdir"] = "runs/teacher"
+
+    change(tmp_path / "config.json", changed)
+    page = page_of(tmp_path)
+    assert "Published: " not in page.text
+    assert page.row("published")[1] == "75.1"  # of the baseline
+    assert "83.6" not in page.text
+
+
+def test_every_kind_of_map_has_a_colour(tmp_path):
+    fabricate(tmp_path, phases=ALONE)
+
+    def judged_by_many(metrics):
+        maps = metrics["phases"]["classifier"]["maps"]
+        for name in ("cam", "deep_mil", "grad_cam", "grad_cam_pp", "grad_cam_pp_published"):
+            maps[name] = json.loads(json.dumps(maps["layer_cam"]))
+
+    change(tmp_path / "metrics.json", judged_by_many)
+    text = report.write(tmp_path).read_text()
+    used = set(re.findall(r"var\(--(map\d+)\)", text))
+    assert len(used) == 6
+    assert used <= set(re.findall(r"--(map\d+):", text))
+
+
 def test_run_of_the_classifier_alone(tmp_path):
     fabricate(tmp_path, phases=ALONE)
     page = page_of(tmp_path)

@@ -106,7 +106,9 @@ def test_files_say_what_the_numbers_are(written):
     assert "| 71.54 |" in row
     assert "- a: schedule: two epochs" in lines
     assert lines[2].startswith("4 runs, ")
-    assert f"commit {logbook.commit()[: tables.COMMIT]}; on 1 x cpu, " in lines[2]
+    commit = logbook.commit()
+    shown = commit[: tables.COMMIT] + "-dirty" * commit.endswith("-dirty")
+    assert f"commit {shown}; on 1 x cpu, " in lines[2]
     (unrun,) = [line for line in lines if line.startswith("| foreground + background, EEM |")]
     assert f"{DASH} [" in unrun
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))

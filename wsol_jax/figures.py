@@ -26,8 +26,18 @@ class Theme(NamedTuple):
     maps: tuple[str, ...]
 
 
-LIGHT = Theme("#1b1f24", "#626a73", "#e1e4e8", ("#c85200", "#0072b2", "#007a5a", "#8f4f87"))
-DARK = Theme("#e8eaed", "#9aa3ad", "#343a42", ("#f5924e", "#62b4ea", "#3fc79d", "#d59acb"))
+LIGHT = Theme(
+    "#1b1f24",
+    "#626a73",
+    "#e1e4e8",
+    ("#c85200", "#0072b2", "#007a5a", "#8f4f87", "#8a6d00", "#3b6f8f", "#5f5f5f"),
+)
+DARK = Theme(
+    "#e8eaed",
+    "#9aa3ad",
+    "#343a42",
+    ("#f5924e", "#62b4ea", "#3fc79d", "#d59acb", "#e6cf4a", "#9ed3ee", "#b5b5b5"),
+)
 
 
 class Curve(NamedTuple):
@@ -64,7 +74,7 @@ def gallery(examples: Sequence[visualize.Example]) -> bytes:
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        line[0].set_ylabel(example.name, color=LIGHT.muted, fontsize=8)
+        line[0].set_ylabel(example.name.replace("$", r"\$"), color=LIGHT.muted, fontsize=8)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color=LIGHT.ink)
     return _encode(figure, "png")

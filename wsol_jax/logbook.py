@@ -5,6 +5,7 @@ run goes on without it.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -116,15 +117,25 @@ def record(path: pathlib.Path | None = None, **facts: Any) -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """Git commit of this code, "-dirty" where files differ from it, or "unknown"."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    folder = pathlib.Path(__file__).parent
-    try:
+@functools.cache
+def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str:
+    """Git commit of this code when it was first asked for, or "unknown" where git does not hold it.
+
+    It ends with "-dirty" where files differ from it, or the package has files that git lacks.
+    """
+
+    def git(*arguments):
+        command = ["git", *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "logbook.py")  # an installed copy is of no commit
+        found = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        added = git("ls-files", "--others", "--exclude-standard")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return f"{found}-dirty" if added and not found.endswith("-dirty") else found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

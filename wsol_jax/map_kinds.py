@@ -86,7 +86,7 @@ def of_run(run: Run) -> list[MapKind]:
                 }
                 for row in history
             ]
-            row = _published(run.config, method, name)
+            row = _published(run.config, phase, method, name)
             known = (tested.get(name, {}), row, rows, metric)
             title = wording.name_of(_own_row(run.config, name) or name)
             kinds.append(MapKind(len(kinds), phase, name, title, *known))
@@ -111,16 +111,23 @@ def _own_row(config: Mapping[str, Any], name: str) -> str:
     return config.get("published", "") if name == first else ""
 
 
-def _published(config: Mapping[str, Any], method: str, name: str) -> dict[str, float]:
+def _published(config: Mapping[str, Any], phase: str, method: str, name: str) -> dict[str, float]:
     """The papers' numbers for the maps called `name` that a method makes.
 
-    A config may name its row itself, under "published".
+    A config may name its row itself, under "published". Settings of an ablation, CAMs of another
+    run and controls stand beside no number of the main results.
     """
+    second = bool(config.get("baseline")) and phase != "baseline"
+    if second and (
+        method not in ("pixelcam", "negev")
+        or "," in config.get("name", "")
+        or at(config, "baseline", "cam_workdir")
+    ):
+        return {}
     data = at(config, "data", "name") or ""
     own = _own_row(config, name)
     if own:
         return published.lookup(data=data, backbone="resnet18", method=own) or {}
-    second = method in ("pixelcam", "negev")
     row = {
         "data": data,
         "backbone": backbone_of(config),

@@ -81,6 +81,7 @@ def contents(run: Run) -> dict[str, Any]:
         "title": ", ".join([wording.name_of(data.get("name", "unknown data")), *title]),
         "name": run.config.get("name", run.folder.name),
         "headline": _headline(kinds, metric),
+        "headed": _headed(kinds, metric),
         "metric": metric,
         "scores": map_kinds.SCORES[metric],
         "classes": classes,
@@ -105,17 +106,18 @@ def contents(run: Run) -> dict[str, Any]:
         "config": json.dumps(run.config, indent=2),
         "checkpoints": CHECKPOINTS,
         "themes": THEMES,
+        "colours": len(figures.LIGHT.maps),
     }
 
 
 def _headline(kinds: Sequence[MapKind], metric: str) -> str:
     """The gain of the last phase over the first or, of a single phase, its best map's scores."""
-    scored = [kind for kind in kinds if wording.is_number(kind.score)]
-    if not scored:
+    headed = _headed(kinds, metric)
+    if not headed:
         known = [kind for kind in kinds if wording.is_number(kind.scores.get("accuracy"))]
         rightly = [f"{k.title} classifies {k.scores['accuracy']:.1f} % rightly" for k in known]
         return "; ".join(rightly[-1:]) or "No test results yet"
-    first, last = scored[0], scored[-1]
+    first, last = headed[0], headed[-1]
     if metric == "dice":
         named = [
             f"{map_kinds.SCORES[metric][k]} {v:.1f}"
@@ -123,13 +125,24 @@ def _headline(kinds: Sequence[MapKind], metric: str) -> str:
             if wording.is_number(v)
         ]
         return f"{last.title} reaches {', '.join(named)}"
-    if first.phase == last.phase:
-        best = max(scored, key=lambda kind: kind.score)
-        return f"{best.title} reaches a PxAP of {best.score:.1f}"
+    if len(headed) == 1:
+        return f"{last.title} reaches a PxAP of {last.score:.1f}"
     gain = wording.difference(last.score, first.score)
     verb = "raises" if gain > 0 else "lowers" if gain < 0 else "takes"
     numbers = f"from {first.score:.1f} to {last.score:.1f} ({wording.signed(gain)})"
     return f"{last.title} {verb} the PxAP of {first.title} {numbers}"
+
+
+def _headed(kinds: Sequence[MapKind], metric: str) -> list[MapKind]:
+    """The maps that the headline is of: of two phases the first of each, of one its best."""
+    scored = [kind for kind in kinds if wording.is_number(kind.score)]
+    phases = {kind.phase: kind for kind in reversed(scored)}  # the first of a phase stays
+    first_of_each = [kind for kind in scored if phases[kind.phase] is kind]
+    if metric == "dice":
+        return scored[-1:]
+    if len(first_of_each) == 1:
+        return [max(scored, key=lambda kind: kind.score)]
+    return first_of_each
 
 
 def _missing(run: Run) -> list[str]:

@@ -2,7 +2,9 @@
 
 import json
 import pathlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -94,7 +96,7 @@ def _read(path: pathlib.Path, parse: Callable[[pathlib.Path], Any], missing: Any
         return missing
     try:
         return parse(path)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Delete it and give the command of the run again"
         ) from error

@@ -85,7 +85,10 @@ def _tested(cell, needed, at_hand):
     ]
     if min(map(len, groups)) < 2:
         return cell._replace(remarks=_reasons(cell, needed, at_hand))
-    test = significance.t_test(*groups)
+    try:
+        test = significance.t_test(*groups)
+    except ValueError as error:
+        return cell._replace(remarks=(str(error),))
     counts = " against ".join(str(len(group)) for group in groups)
     told = (
         f"{cell.row}, {cell.data}: {counts} runs; PxAP {test.difference.value:+.1f} "
@@ -122,8 +125,12 @@ def _score(need, found, quantity):
 def _reasons(cell, needed, at_hand):
     """Why there is no number; none where no paper has one and the runs that would are finished."""
     blocked = dict.fromkeys(need.blocked for need in needed if need.blocked)
-    expected = cell.paper is not None or not all(origin(need, at_hand) for need in needed)
-    return (tuple(blocked) or ("not run",)) if expected else ()
+    finished = all(origin(need, at_hand) for need in needed)
+    if finished and cell.paper is None:
+        return ()
+    if blocked or not (finished and needed) or cell.quantity in TESTED:
+        return tuple(blocked) or ("not run",)
+    return (f"its runs have no {cell.quantity} in metrics.json; --mode=evaluate may add it",)
 
 
 def _reductions(scored):

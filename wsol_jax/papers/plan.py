@@ -223,13 +223,13 @@ def _first_address(run, option, runs):
     workdir = at(run.config, "baseline", option)
     if not workdir:
         return None
-    place = pathlib.Path(workdir).resolve()
-    if place in runs:
+    told = at(run.record, "origins", option)  # for there may be another run now, or none
+    if not at(told, "config"):
+        place = pathlib.Path(workdir).resolve()
+        if place not in runs:
+            raise ValueError(f"{workdir}, which it stands on, is not among these runs")
         return next(iter(_own_phases(runs[place], runs).values()))
-    told = at(run.record, "origins", option)  # for where it lay may be another place now
-    if not told:
-        raise ValueError(f"{workdir}, which it stands on, is not among these runs")
-    config = told["config"]
+    config = run_files.filled(told["config"])
     names = [section["method"]["name"] for section in (config, config["baseline"]) if section]
     own = addresses.of_phases(config, run_files.versions(told, names), told["data"])
     return next(iter(own.values()))

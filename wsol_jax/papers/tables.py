@@ -83,13 +83,23 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
         return "None of its runs is finished."
     starts = [start for record in runs.values() for start in (record, *record["earlier"])]
     facts = {
-        "commit": sorted({start["commit"][:COMMIT] for start in starts}),
+        "commit": sorted({_short(start["commit"]) for start in starts}),
         "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
         "jax": sorted({start["versions"]["jax"] for start in starts}),
     }
     told = "; ".join(f"{name} {', '.join(values)}" for name, values in facts.items())
     spent = logbook.duration(sum(start.get("seconds", 0.0) for start in starts))
-    return f"{len(runs)} runs, {spent} in all; {told}. Without (n=...) a number is of one seed."
+    least = "at least " * any("seconds" not in start for start in starts)  # some were killed
+    return (
+        f"{len(runs)} runs, {least}{spent} in all; {told}. Without (n=...) a number is of one "
+        "seed, but for t and p, which are of all."
+    )
+
+
+def _short(commit):
+    """A commit by its first characters, and "-dirty" where files differed from it."""
+    name, dirty, _ = commit.partition("-dirty")
+    return name[:COMMIT] + dirty
 
 
 def _transferred(need, at_hand, deadline, opened):
@@ -116,6 +126,9 @@ def _transferred(need, at_hand, deadline, opened):
         transfer.run(config, folder, need.target, opened[key])
     except (ImportError, OSError, ValueError) as error:
         return need._replace(blocked=str(error))
+    except Exception as error:  # whatever it was, the table is to be written
+        logging.exception("%s on %s failed", folder, need.target.name)
+        return need._replace(blocked=f"failed: {error}")
     return need
 
 

@@ -121,7 +121,10 @@ def as_csv(title: str, cells: Sequence[Cell], about: str) -> str:
     for cell in cells:
         known = {field: getattr(cell, field, None) for field in FIELDS}
         several = {field: "; ".join(getattr(cell, field)) for field in LISTS}
-        writer.writerow({**known, **several, "seeds": len(cell.values)})
+        seeds = (
+            len(cell.values) if len(cell.values) == len(cell.runs) else ""
+        )  # of t and p, remarks
+        writer.writerow({**known, **several, "seeds": seeds})
     return text.getvalue()
 
 
