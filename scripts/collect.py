@@ -184,7 +184,7 @@ def gain(checkpoints: dict, run: dict, phase: str) -> float | None:
 
 def official(config: dict, phase: str, name: str) -> str:
     """The paper's PxAP for a row, or nothing."""
-    if "," in config["name"]:
+    if "," in config["name"] or (config["baseline"] or {}).get("cam_workdir"):
         return ""  # a setting of an ablation, whose table has its own number
     second = {key: name == key for key in ("pixelcam", "negev")}
     if any(second.values()):

@@ -113,6 +113,16 @@ def test_panels_begin_with_the_image_and_the_perfect_map(image, mask):
     np.testing.assert_array_equal(drawn["LayerCAM"], drawn["PixelCAM"])
 
 
+def test_the_truth_of_unannotated_pixels_is_grey(image, mask):
+    known = mask.astype(np.uint8)
+    known[:, :4] = 255
+    heat = {"LayerCAM": np.zeros(known.shape)}
+    drawn = visualize.panels(visualize.Example("one", image, known, heat))
+    assert np.all(drawn["truth"][:, :4] == visualize.UNKNOWN)
+    assert not np.any(np.all(drawn["truth"][:, 4:] == visualize.UNKNOWN, axis=-1))
+    assert not np.any(np.all(drawn["LayerCAM"][:, :4] == visualize.UNKNOWN, axis=-1))
+
+
 def test_legend_runs_from_clear_to_full():
     drawn = visualize.legend()
     assert np.all(drawn[:, 0] == 255)

@@ -13,8 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from wsol_jax import metrics
+
 OPACITY = 0.75  # of a map where its value is 1
 CONTOUR = (0, 0, 0)
+UNKNOWN = (160, 160, 160)
 BAND = 256  # rows that are drawn at a time
 
 
@@ -61,10 +64,15 @@ def border(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def panels(example: Example) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-    """The pictures of one example by column: image, truth (as the perfect map), then each map."""
+    """The pictures of one example by column: image, truth (as the perfect map), then each map.
+
+    Where nobody has said what a pixel is, the truth is grey.
+    """
     image, truth = example.image, example.mask == 1
     maps = {"truth": truth.astype(np.float32), **example.maps}
-    return {"image": image} | {k: overlay(image, heat, truth) for k, heat in maps.items()}
+    drawn = {name: overlay(image, heat, truth) for name, heat in maps.items()}
+    drawn["truth"][example.mask == metrics.IGNORED] = UNKNOWN
+    return {"image": image, **drawn}
 
 
 def legend() -> UInt8[np.ndarray, "8 256 3"]:

@@ -36,6 +36,9 @@ FIELDS = ("row", "data", "quantity", "seeds", "mean", "deviation", "paper", "dif
 LISTS = ("remarks", "runs")
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",
     "\N{RIGHTWARDS ARROW}": r"$\to$",
