@@ -116,6 +116,14 @@ def test_what_is_not_there_is_told(tmp_path):
         )
 
 
+def test_a_table_ordered_by_class_is_shuffled_as_a_whole(tmp_path):
+    rows = [f"{i:02}.png,{i // 8},train" for i in range(16)]
+    path = write(tmp_path, rows, "file,label,split")
+    split = sources.open_split("folder", "train", sizing=pictures.Sizing(8), window=4, folder=path)
+    batches = itertools.islice(split.shuffled(4, seed=0), 8)
+    assert {len({*batch["label"].tolist()}) for batch in batches} != {1}
+
+
 def test_spaces_and_encodings_of_the_table(tmp_path):
     path = write(tmp_path, ["a.png,0,train", "b.png,1,test"], "file,label,split")
     (path / "labels.csv").write_text("file , label,split\n a.png, 0,train \nb.png ,1,test\n")

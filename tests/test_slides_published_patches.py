@@ -5,8 +5,10 @@ import gzip
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
+from wsol_jax.data import camelyon16, splits
 from wsol_jax.slides import published_patches
 
 FOLDS = published_patches.DIVISIONS[1:]
@@ -104,3 +106,15 @@ def test_names_are_those_released():
         lines = gzip.decompress((folder / f"{name}.txt.gz").read_bytes()).decode().split()
         patches = published_patches.read(split, division=division)
         assert sorted(lines) == sorted(f"{patch.name},{patch.label}" for patch in patches)
+
+
+@pytest.mark.parametrize("division", ["slide_disjoint", "patch_fold0"])
+def test_every_window_of_the_training_patches_has_both_classes(division):
+    """The published list begins with all normal slides: so would an epoch shuffled in windows."""
+    listed = published_patches.read("train", division=division)
+    labels = np.array([patch.label for patch in camelyon16.mixed(listed)])
+    windows = np.split(labels, range(splits.WINDOW, len(labels), splits.WINDOW))
+    assert len(windows) > 10
+    for window in windows:
+        assert abs(window.mean() - labels.mean()) < 4 * np.sqrt(0.25 / len(window))
+    assert np.ptp([patch.label for patch in listed[: splits.WINDOW]]) == 0

@@ -42,8 +42,11 @@ class Camelyon16P512(tfds.core.GeneratorBasedBuilder):
 
     beam = False  # whether the workers of a Beam pipeline make the records, see `prepare`
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.1.0": "valpx of the division by slide"}  # noqa: RUF012
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES = {  # noqa: RUF012
+        "1.1.0": "valpx of the division by slide",
+        "1.2.0": "training patches in a random order, in place of all normal slides first",
+    }
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in camelyon16.DIVISIONS]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "The folder that scripts/prepare_camelyon16.py has made of the public slides."
@@ -159,7 +162,7 @@ def _info(builder: tfds.core.DatasetBuilder, classes: Sequence[str]) -> tfds.cor
     return tfds.core.DatasetInfo(
         builder=builder,
         description=builder.__doc__,
-        disable_shuffling=True,  # the order of the published lists
+        disable_shuffling=True,  # the order of the examples
         features=tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(encoding_format="png"),

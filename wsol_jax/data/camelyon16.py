@@ -32,7 +32,7 @@ def examples(
     folder: Folder = "data/camelyon16_p512",
     test_patches: int | None = None,
 ) -> tuple[splits.Example, ...]:
-    """The examples of a split, in the published order.
+    """The examples of a split, in the published order; those of train as `mixed`.
 
     Which patches of the division by slide are validated by mask (`valpx`) is not published: ours
     are `VALIDATED_BY_MASK` of its `valcl`, see `drawn`.
@@ -49,6 +49,7 @@ def examples(
     choices.require("division", division, DIVISIONS)
     if split in published_patches.SPLITS[division]:
         listed = published_patches.read(split, division=division)
+        listed = mixed(listed) if split == "train" else listed
     else:
         listed = drawn(published_patches.read("valcl", division=division), VALIDATED_BY_MASK)
     if split == "test" and test_patches is not None:
@@ -66,6 +67,15 @@ def examples(
         read = functools.partial(shards.read, pathlib.Path(folder, "shards", row["shard"]), row)
         found.append(splits.Example(patch.name, patch.label, read))
     return tuple(found)
+
+
+def mixed(listed: Sequence[published_patches.Patch]) -> tuple[published_patches.Patch, ...]:
+    """A list in a random order, always the same.
+
+    The published one has all normal slides first, then those with tumor: the windows in which a
+    streamed split is shuffled (`splits.WINDOW`) would be of one class.
+    """
+    return tuple(listed[i] for i in np.random.default_rng(0).permutation(len(listed)))
 
 
 def drawn(

@@ -35,7 +35,7 @@ def open_split(
     Raises:
       ValueError: its pictures differ in shape, and it is too large to be kept.
     """
-    names, labels = listing(builder, split)
+    names, labels, _ = listing(builder, split)
     encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
     windows = _records(builder, split, encoded).enumerate().batch(window).prefetch(1)
     shapes = _shapes(windows, len(names), sizing)
@@ -60,8 +60,9 @@ def listing(builder: tfds.core.DatasetBuilder, split: str) -> splits.Listing:
 def _stream(
     names: tuple[str, ...], labels: np.ndarray, windows: tf.data.Dataset, decode: Callable
 ) -> splits.Split:
-    """A split read anew in every epoch, two windows of encoded examples being held.
+    """A split read anew in every epoch, some windows of encoded examples being held.
 
+    Its examples must lie in a random order already: those of one window stay together.
     To resume inside an epoch its first examples are read again, but not decoded.
     """
     size = len(names)

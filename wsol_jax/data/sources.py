@@ -16,6 +16,7 @@ DATASETS = {
     "glas": glas,
     "synthetic_glands": synthetic_glands,
 }
+STREAMED = tuple(name for name in DATASETS if name != "folder")  # those that TFDS prepares, too
 SOURCES = ("memory", "tfds")
 
 
@@ -46,6 +47,8 @@ def open_split(
         examples = DATASETS[name].examples(split, **options)
         if not examples:
             return None
+        if name not in STREAMED:
+            window = len(examples)  # all together, in whatever order they are listed
         opened = memory.open_split(examples, sizing=sizing, window=window)
         return opened._replace(contents=_contents(examples))
     pipeline, builder = _prepared(name, options)
@@ -84,7 +87,7 @@ def _contents(examples):
 def _require_known(name, split, source):
     choices.require("data set", name, tuple(DATASETS))
     choices.require("split", split, tuple(DATASETS[name].SPLITS))
-    choices.require("source", source, ("memory",) if name == "folder" else SOURCES)
+    choices.require("source", source, SOURCES if name in STREAMED else ("memory",))
 
 
 def _prepared(name, options):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-WINDOW = 8192  # examples that are shuffled together, and held in memory by a streaming source
+# Examples that are shuffled together. A streaming source holds about four windows of encoded ones.
+WINDOW = 2048
 
 Batch = dict[str, np.ndarray]
 UNANNOTATED = 255  # in the mask of a batch: nobody has said what the pixel is
