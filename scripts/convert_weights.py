@@ -23,6 +23,9 @@ def state_dict(checkpoint: Mapping) -> dict:
     """The tensors of a checkpoint by their own names, out of any container and wrapper."""
     for container in CONTAINERS:
         if isinstance(checkpoint.get(container), Mapping):
+            others = [k for k, v in checkpoint.items() if k != container and _has_tensors(v)]
+            left = f", not those under {', '.join(others)}" if others else ""
+            print(f"the weights under {container}{left}")
             checkpoint = checkpoint[container]
     strangers = [name for name, value in checkpoint.items() if not hasattr(value, "shape")]
     if strangers or not checkpoint:
@@ -67,6 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     safetensors.numpy.save_file(tensors, options.target)
     numbers = sum(tensor.size for tensor in tensors.values())
     print(f"{options.target}: {len(tensors)} tensors, {numbers:,} numbers")
+
+
+def _has_tensors(value) -> bool:
+    return isinstance(value, Mapping) and any(hasattr(v, "shape") for v in value.values())
 
 
 def _array(tensor) -> np.ndarray:

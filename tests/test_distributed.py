@@ -93,6 +93,11 @@ try:
         pass
 except FileNotFoundError as error:
     results["refused"] = str(error)
+try:
+    with identity.claim(pathlib.Path(folder, "shared"), small.small_config(), str(own)):
+        pass
+except ValueError as error:
+    results["unlike"] = str(error)
 np.savez(f"{folder}/{jax.process_count()}_{jax.process_index()}.npz", **results)
 """
 
@@ -143,6 +148,13 @@ def test_processes_without_a_shared_folder_are_refused(compared):
         message = str(compared[2, process]["refused"])
         assert message.startswith("processes [1] do not find their config in ")
         assert "a disk that they share" in message
+
+
+def test_processes_that_see_other_images_are_refused(compared):
+    assert "unlike" not in compared[1, 0]
+    for process in (0, 1):
+        message = str(compared[2, process]["unlike"])
+        assert message.startswith("processes [1] see other images, labels or splits than process 0")
 
 
 def begin(workdir, count, *arguments, devices=1):
@@ -252,9 +264,9 @@ def test_flags_that_do_not_fit_together(plain, cluster, message):
 
 def test_tasks_of_slurm_do_not_each_do_the_whole_run(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
-    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     distributed.join(None, None, None, cluster=False)
-    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="one of 4 processes of a SLURM step: pass --distributed"):
         distributed.join(None, None, None, cluster=False)
 

@@ -9,7 +9,7 @@ import os
 import jax
 
 SHUTDOWN_SECONDS = 30  # that a process which ends, perhaps by an error, waits for the others
-SLURM_STEP = ("SLURM_STEP_NODELIST", "SLURM_NTASKS")  # set by srun, the first by nothing else
+SLURM_STEP = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS")  # of an allocation's shell, too: 1
 
 
 def join(

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,13 +34,22 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
       FileExistsError: the folder holds a run of another config, of another version of a method, or
         on other images or labels, or on what is another baseline now; says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
+      ValueError: nor the images.
     """
     check_versions(workdir, versions(config))
     check_config(workdir, config)
     check_images(workdir, images)
     check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
-    parallel.wait_for_all()  # all have looked before one writes
+    told = parallel.gather(
+        zlib.crc32(images.encode()) >> 1
+    )  # and all have looked before one writes
+    others = [process for process, digest in enumerate(told) if digest != told[0]]
+    if others:
+        raise ValueError(
+            f"processes {others} see other images, labels or splits than process 0: start all with "
+            "the same arguments, and the data in one folder that they share"
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     with logbook.locked(workdir):
         logbook.write_json(path, resolved)

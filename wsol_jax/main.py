@@ -228,7 +228,9 @@ def _set_up(mode):
     _join(mode)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # which TensorFlow would announce
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a resumed run need not compile again
+    # A resumed run need not compile again. But the GPUs of several processes share what they find
+    # out in compiling, and would wait for one whose cache spares it that: none of these has one.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.process_count() == 1:
         cache = pathlib.Path.home() / ".cache" / "wsol_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     if jax.default_backend() != "cpu" and importlib.util.find_spec("tensorflow"):
@@ -240,12 +242,15 @@ def _set_up(mode):
 
 
 def _join(mode):
+    from wsol_jax import parallel
+
     several = _DISTRIBUTED.value or _PROCESSES.value is not None
     if several and not mode.shared:
         raise app.UsageError(f"--mode={_MODE.value} is done by one process; start just one")
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     distributed.join(*plain, cluster=_DISTRIBUTED.value)
     if several:
+        parallel.wait_for_all()  # they connect now, within a minute; later they wait for any time
         logging.info("process %d of %d", jax.process_index(), jax.process_count())
     if jax.process_index() > 0:  # what all of them know, the first one tells
         logging.getLogger().setLevel(logging.WARNING)

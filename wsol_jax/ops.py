@@ -15,7 +15,10 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 
 def in_single_precision(function: Callable) -> Callable:
-    """A function whose products, left alone, a TPU would make of factors rounded to bfloat16."""
+    """A function whose products a TPU, left alone, would make of factors rounded to bfloat16.
+
+    What "high" is elsewhere: float32 on a CPU, at least TF32 on a GPU, as its default is.
+    """
 
     @functools.wraps(function)
     def traced(*args):

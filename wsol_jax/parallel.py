@@ -84,8 +84,8 @@ def check_batch(batch_size: int) -> None:
         )
 
 
-def gather(value: bool) -> list[bool]:
-    """What every process of the run says, in their order; waits until all have."""
+def gather(value: Any) -> list[Any]:
+    """What every process of the run says, a bool or an int32, in their order; waits for all."""
     if jax.process_count() == 1:
         return [value]
     rows, replicate = _gathering()

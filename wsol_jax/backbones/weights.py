@@ -116,14 +116,14 @@ def recalibrate(model: nn.Module, variables: Variables, batches: Iterable[Any]) 
 
     @jax.jit
     @ops.in_single_precision
-    def moments(image):
+    def moments(variables, image):
         _, updates = model.apply(variables, image, mutable=["calibration"])
         return updates["calibration"]
 
     sizes, collected = [], []
     for image in batches:
         sizes.append(len(image))
-        collected.append(jax.device_get(moments(image)))
+        collected.append(jax.device_get(moments(variables, image)))
     average = jax.tree.map(lambda *values: np.average(np.float64(values), 0, sizes), *collected)
     params = flax.traverse_util.flatten_dict(dict(variables["params"]))
     stats = flax.traverse_util.flatten_dict(dict(variables["batch_stats"]))
