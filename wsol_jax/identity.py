@@ -41,9 +41,8 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
     check_images(workdir, images)
     check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
-    told = parallel.gather(
-        zlib.crc32(images.encode()) >> 1
-    )  # and all have looked before one writes
+    digest = zlib.crc32(images.encode()) >> 1  # an int32
+    told = parallel.gather(digest)  # and all have looked before one writes
     others = [process for process, digest in enumerate(told) if digest != told[0]]
     if others:
         raise ValueError(
