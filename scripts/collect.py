@@ -19,16 +19,8 @@ CHECKPOINTS = {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}
 HEADER = ("run", "map", "seeds", "PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last")
 HEADER += ("accuracy", "paper")
 DICE = {"f1_foreground": "F1+", "f1_background": "F1-", "error": "error"}
-DICE_HEADER = (
-    "run",
-    "map",
-    "seeds",
-    *DICE.values(),
-    "share 0 / 1",
-    "F1+ B-LOC",
-    "F1- B-LOC",
-    "paper",
-)
+DICE_HEADER = ("run", "map", "seeds", *DICE.values(), "share 0 / 1")
+DICE_HEADER += ("F1+ B-LOC", "F1- B-LOC", "paper")
 EXPLAINED = {
     "pxap": "PxAP and accuracy on the test split, in percent, mean and deviation over seeds. "
     "B-LOC is chosen by the PxAP of the validation images that have pixel labels, B-CL by "

@@ -12,7 +12,17 @@ import processes
 import pytest
 import small
 
-from wsol_jax import checkpoint, experiment, identity, logbook, report, results, selection, train
+from wsol_jax import (
+    checkpoint,
+    experiment,
+    identity,
+    logbook,
+    optimizer,
+    report,
+    results,
+    selection,
+    train,
+)
 from wsol_jax.data import glas
 
 OPEN_DATA = experiment.open_data
@@ -360,15 +370,26 @@ def test_what_was_replaced_before_a_kill_is_forgotten(tmp_path, monkeypatch):
         patch.setattr(logbook.Progress, "show", stop_at(3))
         with pytest.raises(InterruptedError):
             train.run(config, tmp_path / "run")
-    folder = tmp_path / "run/classifier/checkpoints"
-    stored = checkpoint.Checkpoints(folder)
-    step = stored.latest()
-    memory = selection.Memory(**stored.memory(step))
-    memory.best["b_cl"] = {"epoch": 1, "step": 99, "value": 0.0}
-    memory.keep_best_of(stored.steps())
+    stored = checkpoint.Checkpoints(tmp_path / "run/classifier/checkpoints")
+    step, like = stored.latest(), stored.restore(stored.latest(), state_like(config))
+    memory = stored.memory(step)
+    memory["best"]["b_cl"] = {"epoch": 1, "step": 99, "value": 200.0}  # none would be better
+    stored._manager.delete(step)
+    stored.save(step, like, memory, {0})
     stored.close()
-    assert "b_cl" not in memory.best
-    assert memory.best_steps() <= {0, step}
+    numbers = train.run(config, tmp_path / "run")
+    assert numbers["phases"]["classifier"]["maps"]["layer_cam"]["b_cl"]["step"] != 99
+
+
+def state_like(config):
+    """The structure of what a checkpoint of the last phase holds."""
+    built = experiment.build(config, config.method)
+    variables = experiment.zeros(config, built)
+    transform = optimizer.sgd(
+        steps_per_epoch=2, frozen=built.frozen, **experiment.keywords(config.optimizer)
+    )
+    params = variables["params"]
+    return train.State(np.int32(0), params, variables["batch_stats"], transform.init(params))
 
 
 def test_the_baseline_of_another_run_can_be_used(finished, tmp_path):

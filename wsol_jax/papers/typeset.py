@@ -124,9 +124,8 @@ def as_csv(title: str, cells: Sequence[Cell], about: str) -> str:
     for cell in cells:
         known = {field: getattr(cell, field, None) for field in FIELDS}
         several = {field: "; ".join(getattr(cell, field)) for field in LISTS}
-        seeds = (
-            len(cell.values) if len(cell.values) == len(cell.runs) else ""
-        )  # of t and p, remarks
+        one_each = len(cell.values) == len(cell.runs)  # t and p are of all runs together
+        seeds = len(cell.values) if one_each else ""
         writer.writerow({**known, **several, "seeds": seeds})
     return text.getvalue()
 
