@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import numpy as np
 import processes
 import pytest
@@ -232,6 +233,17 @@ def test_recut_of_the_slides_that_are_there(slides, tmp_path, monkeypatch):
     expected = annotations.window(slide_factory.outlines(), 300, 200, 512, 512)
     _, mask = shards.read(tmp_path / "shards" / row["shard"], row)
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_one_command_at_a_time(slides, tmp_path):
+    (tmp_path / ".lock").touch()  # left by a command that was killed before it wrote anything
+    again = functools.partial(prepare.prepare, slides, tmp_path, mode="sample", normal_patches=1)
+    with filelock.FileLock(tmp_path / ".lock"):
+        with pytest.raises(BlockingIOError, match=f"another command is at work in {tmp_path}"):
+            again()
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    again()
+    assert (tmp_path / "manifest.csv").is_file()
 
 
 @pytest.mark.parametrize(

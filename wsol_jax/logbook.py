@@ -22,12 +22,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from wsol_jax import parallel
+from wsol_jax import locks, parallel
 
 PACKAGES = (
     "jax",
@@ -174,29 +173,16 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other commands out of a folder; the system frees the lock however the process ends.
-
-    Process 0 holds it.
+    """Keeps other commands out of a folder; of several processes the first one holds the lock.
 
     Raises:
       BlockingIOError: another command is at work there.
     """
-    lock, free = filelock.FileLock(folder / ".lock"), True
-    if jax.process_index() == 0:
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            free = False
-        except (NotImplementedError, OSError) as error:  # some shared disks have no locks
-            logging.warning("%s is not locked against other commands: %s", folder, error)
-    if not all(parallel.gather(free)):
-        raise BlockingIOError(
-            f"another command is at work in {folder}: wait until it ends, or name another folder"
-        )
-    try:
+    with contextlib.ExitStack() as until_end:
+        first = jax.process_index() == 0
+        free = until_end.enter_context(locks.tried(folder)) if first else True
+        locks.require(all(parallel.gather(free)), folder)
         yield
-    finally:
-        lock.release()
 
 
 def duration(seconds: float) -> str:

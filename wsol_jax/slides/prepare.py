@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wsol_jax import choices
+from wsol_jax import choices, locks
 from wsol_jax.slides import patches, reader, shards, tissue
 
 MODES = {"recut": patches.recut, "sample": patches.sample}
@@ -36,6 +36,7 @@ SLIDES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide",
 ANNOTATIONS = (".xml", ".json")
 MASK = "_mask"  # at the end of the names of CAMELYON16's masks, which lie among its slides
 FORMAT = 1  # of the output folder
+RECORD = "run.json"
 COLUMNS = ("slide", "fingerprint", "mpp_x", "mpp_y", "x", "y", "label", "tissue", "tumor", "split")
 COLUMNS += ("shard", "image", "mask")
 
@@ -73,6 +74,7 @@ def prepare(
       options: of `patches.sample`.
 
     Raises:
+      BlockingIOError: another command is at work in the output folder.
       FileNotFoundError, ValueError, ImportError: before any work, with what mends it.
     """
     choices.require("mode", mode, MODES)
@@ -89,9 +91,14 @@ def prepare(
             "would be cut as normal ones; expected SLIDE.xml or SLIDE.json, or no folder"
         )
     sources, left_out = _chosen(found, mode, slides)
-    output = _claimed(pathlib.Path(output), {"format": FORMAT, "mode": mode, **options})
-    run(functools.partial(cut, output=output, mode=mode, options=options), sources)
-    return _gather(output, sources, left_out)
+    output, asked = pathlib.Path(output), {"format": FORMAT, "mode": mode, **options}
+    _require_output(output, asked)
+    output.mkdir(parents=True, exist_ok=True)
+    with locks.tried(output) as free:
+        locks.require(free, output)
+        _make(output, asked)
+        run(functools.partial(cut, output=output, mode=mode, options=options), sources)
+        return _gather(output, sources, left_out)
 
 
 def find(slides: Folder, annotations: Folder | None = None) -> tuple[patches.Source, ...]:
@@ -205,9 +212,9 @@ def _chosen(
     return chosen, [Rejected(name, "left out", reason) for name, reason in reasons.items()]
 
 
-def _claimed(output: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
-    """The output folder, made for this call or found to be of an equal one."""
-    record = output / "run.json"
+def _require_output(output: pathlib.Path, asked: Mapping[str, Any]) -> None:
+    """Refuses an output folder that is neither new nor of an equal call."""
+    record = output / RECORD
     if output.exists() and not output.is_dir():
         raise ValueError(f"the output {output} is a file; name a folder")
     if record.is_file():
@@ -216,17 +223,20 @@ def _claimed(output: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
                 f"the output folder {output} is of another run, {before}, and this one is {asked}; "
                 "name another folder, or remove it"
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif output.is_dir() and any(path.name != locks.FILE for path in output.iterdir()):
         raise ValueError(
             f"the output folder {output} has files and no run.json, so that no run made it; name "
             "an empty or new folder"
         )
+
+
+def _make(output: pathlib.Path, asked: Mapping[str, Any]) -> None:
+    """Makes the output folder, or clears it of what a killed run left half written."""
+    _write(output / RECORD, json.dumps(asked))
     for folder in ("shards", "pictures", "failed"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
-    _write(record, json.dumps(asked))
+        (output / folder).mkdir(exist_ok=True)
     for partial in (output / "shards").glob(f"*{shards.PARTIAL}"):
-        partial.unlink()  # of a run that was killed
-    return output
+        partial.unlink()
 
 
 def _shard(output: pathlib.Path, name: str) -> pathlib.Path:
