@@ -280,6 +280,14 @@ def test_what_the_second_phase_asks_of_the_first_is_checked_first(tmp_path, key,
     assert not (tmp_path / "run").exists()
 
 
+def test_what_learns_fast_is_checked_for_both_phases_first(tmp_path):
+    config = small.two_phases()
+    config.optimizer.fast = ("encoder/layer9",)
+    with pytest.raises(ValueError, match=r"fast names 'encoder/layer9', but 'encoder' has only"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_baseline_that_is_not_at_its_end_is_refused(tmp_path):
     config = small.small_config("classifier")
     with pytest.raises(SystemExit):

@@ -91,6 +91,9 @@ def run(
     for section in experiment.sections(config):
         parallel.check_batch(section.batch_size)
         method = experiment.build(config, section.method)
+        optimizer.groups(
+            experiment.zeros(config, method)["params"], section.optimizer.get("fast", ())
+        )
     if config.baseline:
         _check_origin(config)
     data = experiment.open_data(config)
