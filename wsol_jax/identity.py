@@ -85,6 +85,11 @@ def fingerprint(data: Mapping[str, splits.Split | splits.Listing | None]) -> str
     return digest.hexdigest()[:16]
 
 
+def facts(config: Any, images: str) -> dict[str, Any]:
+    """What the record of a run has of these: see `versions`, `fingerprint` and `origins`."""
+    return {"methods": versions(config), "data": images, "origins": origins(config)}
+
+
 def origins(config: Any) -> dict[str, dict[str, Any]]:
     """What the runs are that a run's first phase and its CAMs are taken from, wherever they lie.
 

@@ -116,6 +116,21 @@ def record(path: pathlib.Path | None = None, **facts: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def recorded(path: pathlib.Path, began: float, **facts: Any) -> Iterator[None]:
+    """Writes the `record` of a run and, however its command ends, the seconds that it took.
+
+    Args:
+      began: when the command did, by `time.monotonic()`.
+    """
+    known = record(path, **facts)
+    write_json(path, known)
+    try:
+        yield
+    finally:
+        write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
+
+
 @functools.cache
 def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str:
     """Git commit of this code when it was first asked for, or "unknown" where git does not hold it.

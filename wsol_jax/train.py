@@ -5,7 +5,6 @@ the second phase samples pixels from, its best-classification checkpoint (B-CL) 
 phase starts. Killed anywhere, the same command goes on where it stopped.
 """
 
-import contextlib
 import functools
 import logging
 import math
@@ -88,14 +87,7 @@ def run(
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
     # Whatever is wrong with either phase is told before the first begins.
-    for section in experiment.sections(config):
-        parallel.check_batch(section.batch_size)
-        method = experiment.build(config, section.method)
-        optimizer.groups(
-            experiment.zeros(config, method)["params"], section.optimizer.get("fast", ())
-        )
-    if config.baseline:
-        _check_origin(config)
+    method = [_checked(config, section) for section in experiment.sections(config)][-1]
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -106,32 +98,26 @@ def run(
     if config.baseline and config.baseline.workdir:
         identity.check_images(pathlib.Path(config.baseline.workdir), images)
     weights, facts = experiment.pretrained(config, method, data)
-    with identity.claim(workdir, config, images), contextlib.ExitStack() as at_end:
-        path = workdir / "record.json"
-        record = logbook.record(
-            path,
-            config=config.name,
-            seed=config.seed,
-            weights=facts,
-            notes=config.notes,
-            methods=identity.versions(config),
-            data=images,
-            origins=identity.origins(config),
-        )
-        logbook.write_json(path, record)
-        at_end.callback(_write_seconds, path, record, began)
+    known = {"config": config.name, "seed": config.seed, "notes": config.notes, "weights": facts}
+    known |= identity.facts(config, images)
+    record = logbook.recorded(workdir / "record.json", began, **known)
+    with identity.claim(workdir, config, images), record:
+        phases = []
         if config.baseline:
             folder = identity.baseline_folder(config, workdir)
             baseline = _phase(config, config.baseline, folder, weights, engine)
             if train and not config.baseline.workdir:
                 fit(baseline, config, data, engine, deadline)
-            phases = [baseline, _second_phase(config, workdir, data, engine, baseline)]
+            phases.append(baseline)
+            last = _second_phase(config, workdir, engine, baseline)
+            if train:
+                last = last._replace(cams=_cams(config, workdir, baseline, data, images))
         else:
-            phases = [_phase(config, config, workdir / config.method.name, weights, engine)]
+            last = _phase(config, config, workdir / config.method.name, weights, engine)
         if train:
-            fit(phases[-1], config, data, engine, deadline)
-        selection.Best(phases[-1].folder).require_end(config.epochs)
-        return results.collect(config, workdir, data, phases)
+            fit(last, config, data, engine, deadline)
+        selection.Best(last.folder).require_end(config.epochs)
+        return results.collect(config, workdir, data, [*phases, last])
 
 
 def fit(
@@ -246,12 +232,18 @@ def update(
     return State(state.step + 1, params, batch_stats, opt_state), losses
 
 
-def _write_seconds(path, record, began):
-    """However a command ends, what it took counts among the seconds of the run."""
-    logbook.write_json(path, {**record, "seconds": round(time.monotonic() - began, 1)})
+def _checked(config, section):
+    """The method of a section of the config, which can be trained as it says."""
+    parallel.check_batch(section.batch_size)
+    method = experiment.build(config, section.method)
+    if section is config.baseline:
+        _check_origin(config)
+    params = experiment.zeros(config, method)["params"]
+    optimizer.groups(params, section.optimizer.get("fast", ()))
+    return method
 
 
-def _phase(config, section, folder, start, engine, **keywords):
+def _phase(config, section, folder, start, engine):
     """The phase a section of the config describes, beginning with what `start` has of its model."""
     method = experiment.build(config, section.method, engine.axis, training=True)
     evaluated = experiment.build(config, section.method)
@@ -264,19 +256,15 @@ def _phase(config, section, folder, start, engine, **keywords):
         batch_size=section.batch_size,
         optimizer=experiment.keywords(section.optimizer),
         evaluator=evaluate.Evaluator(evaluated, config.evaluation_batch_size, config.metric),
-        **keywords,
     )
 
 
-def _second_phase(config, workdir, data, engine, baseline):
-    """From the baseline's B-CL weights, on the CAMs of its B-LOC checkpoint (or as configured)."""
+def _second_phase(config, workdir, engine, baseline):
+    """From the weights of the baseline's B-CL checkpoint, or as configured."""
     best, section = selection.Best(baseline.folder), config.baseline
     best.require_end(identity.baseline_epochs(config))
-    own = (baseline.method, baseline.evaluator, best, section.cam_checkpoint, baseline.start)
-    teacher = _teacher(section) if section.cam_workdir else trained.Phase("baseline", *own)
-    maps = _cams(workdir / "cams.npy", teacher, section.cam, data.seen)
     start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
-    return _phase(config, config, workdir / config.method.name, start, engine, cams=maps)
+    return _phase(config, config, workdir / config.method.name, start, engine)
 
 
 def _check_origin(config):
@@ -300,18 +288,26 @@ def _teacher(section):
     """The phase of another run that makes the CAMs; ValueError where it has no such map."""
     teacher = trained.first_phase(pathlib.Path(section.cam_workdir))
     teacher.best.step(section.cam_checkpoint, section.cam)
-    return teacher._replace(checkpoint=section.cam_checkpoint)
+    return teacher
 
 
-def _cams(path, teacher, name, seen):
-    """A trained phase's maps of the training images, made once and kept."""
-    step = teacher.best.step(teacher.checkpoint, name)
-    origin = {"map": name, "step": step, "phase": str(teacher.best.folder), "images": seen.size}
+def _cams(config, workdir, baseline, data, images):
+    """The CAMs of the training images by the baseline's B-LOC checkpoint, or as configured.
+
+    They are made once and kept.
+    """
+    section, path = config.baseline, workdir / "cams.npy"
+    evaluator, best, like = baseline.evaluator, selection.Best(baseline.folder), baseline.start
+    if section.cam_workdir:
+        teacher = _teacher(section)
+        evaluator, best, like = teacher.evaluator, teacher.best, teacher.like
+    step = best.step(section.cam_checkpoint, section.cam)
+    origin = {"map": section.cam, "step": step, "images": images}
     maps = pseudo_labels.load(path, origin)
     if any(parallel.gather(maps is None)):  # all processes make them, or none
-        logging.info("CAMs of the training images: %s, step %d", name, step)
-        variables = teacher.best.variables(step, teacher.like)
-        maps = pseudo_labels.cams(teacher.evaluator, variables, seen, name)
+        logging.info("CAMs of the training images: %s, step %d", section.cam, step)
+        variables = best.variables(step, like)
+        maps = pseudo_labels.cams(evaluator, variables, data.seen, section.cam)
         pseudo_labels.save(path, maps, origin)
     return maps
 
