@@ -102,6 +102,7 @@ def classifier(name: str, data: str, method: str) -> ConfigDict:
     are 853 of 3 here. Its images were not brought to a size, and those of CAMELYON16 not cropped;
     here they are as in the other rows. On CAMELYON16 it had a Deep MIL of one attention map and one
     logit; here it has two of each, as on GlaS. It chose checkpoints by the validation loss.
+    Its heads began as PyTorch's layers do, those here as Xavier has it, of twice the deviation.
     """
     config = base(name, data)
     config.published = method

@@ -259,7 +259,8 @@ def test_rows_of_the_ablations_differ_as_they_say():
 
     assert changed("table16", "grad_cam_pp+pixelcam,n=20").method.foreground == 20
     assert changed("table17", "layer_cam+pixelcam,lambda=0.001").method.pixel_weight == 0.001
-    assert changed("table15", "sat+pixelcam,threshold").method.sampler == "threshold"
+    method = changed("table15", "sat+pixelcam,threshold").method
+    assert (method.sampler, method.fraction) == ("threshold", 0.4)
     assert changed("table12", "deep_mil+pixelcam,multi-layer").method.pixel_head == "multi_layer"
     assert changed("table14", "sat+pixelcam,b_cl").baseline.cam_checkpoint == "b_cl"
     first, usual = changed("table16", "grad_cam_pp+pixelcam,n=5"), "glas/grad_cam_pp+pixelcam"

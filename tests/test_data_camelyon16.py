@@ -110,6 +110,14 @@ def test_twelve_patches_of_disjoint_slides_are_validated_by_mask(few, folder):
     assert published.size == len(few["valpx", "patch_fold2"])
 
 
+def test_folds_that_share_slides_are_told(folder, caplog):
+    options = {"sizing": pictures.Sizing(32), "folder": folder}
+    sources.open_split("camelyon16", "valcl", **options)
+    assert not caplog.records
+    sources.open_split("camelyon16", "valcl", division="patch_fold2", **options)
+    assert "the slides of 'valcl' are in 'train' too: accuracy on it is optimistic" in caplog.text
+
+
 def test_both_sources_give_equal_batches(few, folder, tmp_path):
     sizing = pictures.Sizing(32)
     options = {"sizing": sizing, "folder": folder}

@@ -122,16 +122,26 @@ def test_rows_of_pixelcam(variant, expected):
     assert (told["momentum"], told["weight_decay"], told["fast_ratio"]) == (0.9, 1e-4, 10)
     assert (config.resize, config.image_size, config.augment.turn) == (256, 224, False)
     camelyon16 = variant.startswith("camelyon16")
+    assert config.data.get("division") == ("slide_disjoint" if camelyon16 else None)
     if variant.endswith("pixelcam"):
         method = config.method
         assert (method.pixel_weight, method.foreground, method.background) == (1, 5, 5)
-        assert (method.sampler, method.fraction, method.dropout) == ("lowest", 0.2, 0.1)
+        assert (method.sampler, method.fraction) == ("lowest", 0.2)
+        assert method.dropout == (0.0 if camelyon16 else 0.1)
         assert method.seed_grid == (28 if camelyon16 else None)
         assert method.negatives == ("background" if camelyon16 else "foreground")
     if variant.endswith("negev"):
         method = config.method
         drawn = (method.sampler, method.foreground, method.background, method.dilation)
         assert drawn == ("probability", 10, 10, 1)
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "vgg16", "inception_v3"])
+@pytest.mark.parametrize(("data", "rate"), [("glas", 0.1), ("camelyon16", 0.01)])
+def test_negevs_decoder_learns_equally_fast_on_every_encoder(encoder, data, rate):
+    told = optimizer_of(common.row("name", encoder, f"{data}/layer_cam+negev"))
+    fast = any("decoder".startswith(prefix) for prefix in told["fast"])
+    assert told["learning_rate"] * told["fast_ratio"] ** fast == pytest.approx(rate)
 
 
 def test_sat_has_one_learning_rate_and_patches_for_pixels_on_camelyon16():

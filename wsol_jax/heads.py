@@ -181,7 +181,7 @@ class ConvGAP(nn.Module):
 class PixelHead(nn.Module):
     """Foreground/background classifier of single pixels: features -> logits, channel 1 foreground.
 
-    Linear by default (PixelCAM, section 3). Each entry of `divisors` adds a hidden 1x1 convolution
+    Linear by default (PixelCAM, section 2). Each entry of `divisors` adds a hidden 1x1 convolution
     to c / divisor channels with batch normalisation and ReLU before it (Tables 12 and 13), which is
     computed in `dtype`.
     """

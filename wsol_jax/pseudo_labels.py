@@ -1,6 +1,8 @@
 """The CAMs a pixel classifier learns from: a trained model's true-class maps of the training set.
 
-They are kept at feature resolution in float16, about 1.6 kB an image, in one array on the disk.
+They are kept at feature resolution in float16, about 1.6 kB an image, in one array on the disk, and
+come to the size of the training images in one step. The released code has SAT's, which are of 14²,
+at 224² first.
 """
 
 import logging

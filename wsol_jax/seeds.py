@@ -46,7 +46,8 @@ def sample(
       threshold: foreground anywhere in Otsu's region, eroded; background as in lowest. The
         paper's ablation TH.
     A pixel drawn for both classes is known to neither. Ties between activations carry no order, so
-    the seeds of a constant CAM lie anywhere (`threshold` draws none).
+    the seeds of a constant CAM lie anywhere (`threshold` draws none of one
+    that is constant in eight bits).
 
     Args:
       cam: values in [0, 1], of the size the seeds are wanted at; NaN counts as 0.
@@ -140,7 +141,7 @@ def otsu_region(cam: Float[Array, "b H W"], *, erosion: int = 1) -> Bool[Array, 
 def _threshold(
     cam: Float[Array, "b H W"], *, fraction: float, erosion: int
 ) -> tuple[Float[Array, "b H W"], Float[Array, "b H W"]]:
-    varied = jnp.ptp(cam, axis=(1, 2), keepdims=True) > 0
+    varied = jnp.ptp(jnp.floor(255 * cam), axis=(1, 2), keepdims=True) > 0
     region = otsu_region(cam, erosion=erosion).astype(jnp.float32)
     return region, jnp.where(varied, lowest_area(cam, fraction), 0)
 

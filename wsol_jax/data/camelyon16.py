@@ -18,6 +18,7 @@ from wsol_jax.slides import published_patches, shards
 
 CLASSES = published_patches.CLASSES
 DIVISIONS = published_patches.DIVISIONS
+DISJOINT = DIVISIONS[0]
 SPLITS = ("train", "valcl", "valpx", "test")
 VALIDATED_BY_MASK = 12  # patches of the division by slide: six of each class, as the paper has it
 MANIFEST = "manifest.csv"
@@ -28,7 +29,7 @@ Folder = str | pathlib.Path
 def examples(
     split: str,
     *,
-    division: str = "slide_disjoint",
+    division: str = DISJOINT,
     folder: Folder = "data/camelyon16_p512",
     test_patches: int | None = None,
 ) -> tuple[splits.Example, ...]:

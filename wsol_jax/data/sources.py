@@ -3,6 +3,7 @@
 Both sources give equal batches. Only `tfds` imports TensorFlow, and only when it is asked for.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ def open_split(
       ValueError, FileNotFoundError: before any work starts, saying what mends it.
     """
     _require_known(name, split, source)
+    if split == "valcl" and options.get("division", camelyon16.DISJOINT) != camelyon16.DISJOINT:
+        logging.warning(
+            "the slides of %r are in 'train' too: accuracy on it is optimistic, and B-CL with it",
+            split,
+        )
     if source == "memory":
         examples = DATASETS[name].examples(split, **options)
         if not examples:

@@ -1,6 +1,6 @@
-"""The maps of a table's rows beside each other, of the same test images (PixelCAM, fig. 2 to 18).
+"""The maps of a table's rows beside each other, of the same test images.
 
-Drawn from what the runs keep for their reports.
+PixelCAM's figures 2, 3, 6 to 8 and 11 to 18. Drawn from what the runs keep for their reports.
 """
 
 import collections
