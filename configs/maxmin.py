@@ -78,9 +78,10 @@ def released_camelyon16(name: str) -> ConfigDict:
 
     The classes have WILDCAT's 4 modalities, the mask 5; the lowest scores do not count (alpha 0).
     """
-    config = maxmin(name, "camelyon16", background="eem", objective="camelyon16_released")
-    config.method.update({"t": 5.0, "t_growth": 1.01, "t_max": 10.0})
-    config.head.alpha, config.published = 0.0, ""
+    config = base(name, "camelyon16", deep_stem=True)
+    pooling = {**WILDCAT["camelyon16"], "alpha": 0.0}
+    config.head = head({"name": "wildcat", **pooling, "start": "uniform"})
+    config.method = common.method("maxmin_camelyon16")
     return schedule(config, 20, 4, (10,), learning_rate=1e-3, decay=0.9)
 
 

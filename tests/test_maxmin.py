@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SIZE, batch, begin, initialize, shapes, small_method, transform
+from small import MAXMIN, SIZE, batch, begin, initialize, shapes, small_method, transform
 
 from wsol_jax import heads, method, ops, parallel, train
 from wsol_jax.backbones import resnet
@@ -67,13 +67,13 @@ def test_parameters_of_the_encoder(deep, count):
 
 
 @pytest.mark.parametrize(
-    ("objective", "modalities", "count"),
-    [("paper", 5, 11_335_252), ("camelyon16_released", 4, 11_335_765)],
+    ("name", "modalities", "count"),
+    [("maxmin", 5, 11_335_252), ("maxmin_camelyon16", 4, 11_335_765)],
 )
-def test_parameters_of_the_model(objective, modalities, count):
+def test_parameters_of_the_model(name, modalities, count):
     encoder = resnet.resnet18(deep_stem=True, strides=resnet.STANDARD_STRIDES)
     head = heads.build("wildcat", 2, modalities=modalities, background_row=False)
-    params = shapes(method.build("maxmin", encoder, head, objective=objective), 64)["params"]
+    params = shapes(method.build(name, encoder, head), 64)["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
@@ -172,9 +172,9 @@ def test_maps_are_those_of_the_stored_sigma(built, variables, image):
     np.testing.assert_allclose(alone[1]["maxmin"], found["maxmin"][:1], atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", maxmin.OBJECTIVES)
-def test_terms_add_up_over_devices_and_leave_out_padding(objective):
-    built = small_method("maxmin", objective=objective)
+@pytest.mark.parametrize("name", MAXMIN)
+def test_terms_add_up_over_devices_and_leave_out_padding(name):
+    built = small_method(name)
     outputs, facts = outputs_of(6)
     facts["valid"] = jnp.arange(6) < 5
     whole = built.loss(outputs, facts)
@@ -213,7 +213,7 @@ def test_terms_of_the_ablation():
 
 def test_the_released_camelyon16_objective(image):
     """Normal images empty the mask, metastatic ones fill it, and the second head does not learn."""
-    built = small_method("maxmin", objective="camelyon16_released")
+    built = small_method("maxmin_camelyon16")
     variables = initialize(built)
     label = jnp.array([0, 0, 1])
 
@@ -232,7 +232,6 @@ def test_the_released_camelyon16_objective(image):
 
 def test_refusals():
     for name, message in [
-        ("objective", r"unknown objective 'other'; have \['paper', 'camelyon16_released'\]"),
         ("background", r"unknown background 'other'; have \[None, 'eem', 'sem'\]"),
         ("normalize", r"unknown normalize 'other'; have \['image', 'batch'\]"),
     ]:
@@ -252,11 +251,12 @@ def test_refusals():
         ("t_growth", 0.5, "at least 1"),
         ("scale", 0.0, "above 0 and at most 1"),
         ("scale", 2.0, "above 0 and at most 1"),
-        ("mask_modalities", 0, "at least 1"),
     ]:
         with pytest.raises(ValueError, match=f"{name} is {value}; expected a number {expected}$"):
             small_method("maxmin", **{name: value})
     with pytest.raises(ValueError, match=r"got the head WGAP; .* --config.head.name=wildcat"):
-        method.build(
-            "maxmin", resnet.resnet18(), heads.build("wgap", 2), objective="camelyon16_released"
-        )
+        method.build("maxmin_camelyon16", resnet.resnet18(), heads.build("wgap", 2))
+    with pytest.raises(ValueError, match="modalities is 0; expected a number at least 1"):
+        small_method("maxmin_camelyon16", modalities=0)
+    with pytest.raises(ValueError, match=r"t=20\.0 lies above t_max=10\.0"):
+        small_method("maxmin_camelyon16", t=20.0)

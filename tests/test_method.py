@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import BATCH, METHODS, SIZE, batch, initialize, shapes, small_method
+from small import BATCH, MAXMIN, METHODS, SIZE, batch, initialize, shapes, small_method
 
 from wsol_jax import augment, heads, method, parallel
 from wsol_jax.backbones import resnet, vit
@@ -17,7 +17,7 @@ def test_maps_are_in_zero_to_one(name):
     variables = initialize(built)
     logits, maps = jax.jit(built.localize)(variables, image, jnp.array([0, 1, 0]))
     assert logits is None if name == "unet" else logits.shape == (3, 2)
-    at_full_size = ("negev", "unet", "maxmin")  # decoders, and the mask that classifiers see
+    at_full_size = ("negev", "unet", *MAXMIN)  # decoders, and the mask that classifiers see
     size = SIZE if name in at_full_size else SIZE // 8
     for values in maps.values():
         assert values.shape == (3, size, size)

@@ -33,6 +33,15 @@ def require_number(
         raise ValueError(f"{name} is {value}; expected a number {low}{high}")
 
 
+def require_growth(name: str, first: float, last: float) -> None:
+    """Raises ValueError where a number begins above `NAME_max`, the maximum that it grows to."""
+    if first > last:
+        raise ValueError(
+            f"{name}={first} lies above {name}_max={last}, which it grows to; "
+            f"pass {name}_max={first} to keep it"
+        )
+
+
 def settings(module: Any) -> dict[str, type]:
     """What a config may set of a flax module, or of a class of them, and of which type it is."""
     own = {"parent", "name", "dtype", "axis_name", "num_classes"}  # the program's or flax's own

@@ -21,6 +21,8 @@ NAMES = {
     "b_cl": "B-CL",
     "eem": "EEM",
     "sem": "SEM",
+    "maxmin": "max-min",
+    "maxmin_camelyon16": "max-min as released",
     "pn": "PN",
     "erase": "ERASE",
     "wildcat": "WILDCAT",

@@ -2,8 +2,7 @@
 
 Of what the mask M+ keeps, a classifier must be certain (min); of the rest, M- = 1 - M+, it must be
 as uncertain as can be (max). Log-barriers keep both regions from vanishing. The mask, which these
-terms alone teach, is the map. Here are the paper's objective and the other one released for
-CAMELYON16.
+terms alone teach, is the map.
 """
 
 import math
@@ -13,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from wsol_jax import choices, heads, losses, ops
+from wsol_jax import choices, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
 
 BACKGROUND = {"eem": losses.eem, "sem": losses.sem}
 NORMALIZE = ("image", "batch")
-OBJECTIVES = ("paper", "camelyon16_released")
 
 
 class MaxMin(nn.Module):
@@ -90,34 +88,10 @@ class MaxMin(nn.Module):
         return self.classifier(self.encoder(part, encoder_keys, train)[-1], head_keys, train)
 
 
-class ReleasedCamelyon16(nn.Module):
-    """Class scores and a mask from two heads on the whole image, as released for CAMELYON16.
-
-    `classifier`, which the paper runs on the masked image, is never run, but counts.
-    """
-
-    encoder: nn.Module
-    localizer: nn.Module
-    mask_head: nn.Module
-    classifier: nn.Module
-
-    def __call__(self, image, keys=None, train=False):
-        encoder_keys, head_keys = ops.split_keys(keys, 2)
-        features = self.encoder(image, encoder_keys, train)[-1]
-        if self.is_initializing():
-            self.classifier(features)
-        maps = self.mask_head.maps(features)[..., 0]
-        return {
-            "logits": self.localizer(features, head_keys, train),
-            "mask_logits": ops.resize_maps(maps, image.shape[1:3], align_corners=True),
-        }
-
-
 def make(
     encoder: nn.Module,
     head: nn.Module,
     *,
-    objective: str = "paper",
     background: str | None = "sem",
     background_weight: float = 1e-7,
     size: bool = True,
@@ -130,7 +104,6 @@ def make(
     t_max: float = 10.0,
     scale: float = 0.8,
     normalize: str = "image",
-    mask_modalities: int = 5,
 ) -> Method:
     """CE(s, y) + CE(s+, y) + background_weight R(s-) + mean [ELB(-|M+|) + ELB(-|M-|)].
 
@@ -143,8 +116,6 @@ def make(
       head: of class scores, features -> logits (b k), twice: for the localizer and the classifier.
         WILDCAT with 5 modalities, no background row, on a ResNet-18 with deep stem has the paper's
         11,335,252 parameters; alpha = 0 is the released form.
-      objective: "paper", for every data set, or "camelyon16_released", see `_released_camelyon16`,
-        which has neither R nor sigma: of the options below it takes omega, t and mask_modalities.
       background: R, `losses.eem`, `losses.sem` (by name), or None to leave the term out.
       background_weight: lambda.
       size: whether to have the barriers.
@@ -156,13 +127,10 @@ def make(
       scale: of the masked images' sides, rounded down.
       normalize: M is stretched to [0, 1] by the extremes of each "image" (the paper), or, as
         released, in training by those of the "batch" over all devices. Maps are always by image.
-      mask_modalities: of the released CAMELYON16 mask head.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, a schedule that begins above its end,
-        or the released objective without WILDCAT.
+      ValueError: an unknown name, a number out of its range, a schedule that begins above its end.
     """
-    choices.require("objective", objective, OBJECTIVES)
     choices.require("background", background, (None, *BACKGROUND))
     choices.require("normalize", normalize, NORMALIZE)
     choices.require_number("background_weight", background_weight)
@@ -172,15 +140,8 @@ def make(
     choices.require_number("t", t, above=0)
     choices.require_number("t_growth", t_growth, least=1)
     choices.require_number("scale", scale, above=0, most=1)
-    choices.require_number("mask_modalities", mask_modalities, least=1)
-    _require_growth("sigma", sigma, sigma_max)
-    _require_growth("t", t, t_max)
-
-    def barrier(sizes, epoch):
-        return losses.log_barrier(-sizes, losses.barrier_t(epoch, t, t_growth, t_max))
-
-    if objective == "camelyon16_released":
-        return _released_camelyon16(encoder, head, barrier, omega, mask_modalities)
+    choices.require_growth("sigma", sigma, sigma_max)
+    choices.require_growth("t", t, t_max)
     model = MaxMin(
         encoder,
         head,
@@ -191,12 +152,33 @@ def make(
         normalize=normalize,
         axis_name=getattr(encoder, "axis_name", None),
     )
-    certainty = BACKGROUND[background] if background else None
 
-    def sigma_at(epoch):
-        return jnp.minimum(sigma + sigma_step * epoch, sigma_max)
+    def prepare(batch, keys):
+        del keys
+        return {**batch, "sigma": jnp.minimum(sigma + sigma_step * batch["epoch"], sigma_max)}
 
-    return _paper(model, certainty, background_weight, barrier if size else None, sigma_at)
+    def loss(outputs, batch):
+        label, valid = batch["label"], batch["valid"]
+        terms = {
+            "image": (1.0, losses.cross_entropy(outputs["image_logits"], label, valid)),
+            "foreground": (1.0, losses.cross_entropy(outputs["logits"], label, valid)),
+        }
+        if background:
+            certainty = BACKGROUND[background](outputs["background_logits"])
+            terms["background"] = (background_weight, losses.mean(certainty, valid))
+        if size:
+            masks = jnp.stack([outputs["mask"], 1 - outputs["mask"]])
+            sharpness = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
+            barriers = losses.log_barrier(-jnp.sum(masks, axis=(2, 3)), sharpness)
+            terms["size"] = (1.0, losses.mean(jnp.sum(barriers, axis=0), valid))
+        return terms
+
+    def localize(variables, image, label=None):
+        del label  # the mask is of the localizer's own mixture of classes
+        outputs = model.clone(normalize="image").apply(variables, image)
+        return outputs["logits"], {"maxmin": outputs["mask"]}
+
+    return Method(model, loss, localize, prepare, inputs=("image", "sigma"))
 
 
 def mask(
@@ -221,79 +203,3 @@ def mask(
     varied = high > low
     stretched = (maps - low) / jnp.where(varied, high - low, 1)
     return nn.sigmoid(omega * (jnp.where(varied, stretched, 0) - sigma))
-
-
-def _paper(model, certainty, background_weight, barrier, sigma_at):
-    """The objective of `make`, without the terms whose function is None."""
-
-    def prepare(batch, keys):
-        del keys
-        return {**batch, "sigma": sigma_at(batch["epoch"])}
-
-    def loss(outputs, batch):
-        label, valid = batch["label"], batch["valid"]
-        terms = {
-            "image": (1.0, losses.cross_entropy(outputs["image_logits"], label, valid)),
-            "foreground": (1.0, losses.cross_entropy(outputs["logits"], label, valid)),
-        }
-        if certainty:
-            of_background = certainty(outputs["background_logits"])
-            terms["background"] = (background_weight, losses.mean(of_background, valid))
-        if barrier:
-            sizes = jnp.stack([_pixels(outputs["mask"]), _pixels(1 - outputs["mask"])])
-            barriers = jnp.sum(barrier(sizes, batch["epoch"]), axis=0)
-            terms["size"] = (1.0, losses.mean(barriers, valid))
-        return terms
-
-    def localize(variables, image, label=None):
-        del label  # the mask is of the localizer's own mixture of classes
-        outputs = model.clone(normalize="image").apply(variables, image)
-        return outputs["logits"], {"maxmin": outputs["mask"]}
-
-    return Method(model, loss, localize, prepare, inputs=("image", "sigma"))
-
-
-def _released_camelyon16(encoder, head, barrier, omega, modalities):
-    """10 CE(s, y) + BCE(sigmoid(m), 0) of normal images + ELB(-|M+|) of metastatic ones.
-
-    What the released code trains on CAMELYON16, EEM and SEM alike: m is the map of a head with one
-    class, at the size of the image, M+ = sigmoid(omega m); the scores s are those of the image. The
-    two terms of the mask are means over the images (and pixels) that they are of.
-    """
-    if not isinstance(head, heads.WildCat):
-        raise ValueError(
-            f"objective 'camelyon16_released' got the head {type(head).__name__}; it needs the "
-            "modalities of WILDCAT: pass --config.head.name=wildcat"
-        )
-    mask_head = head.clone(num_classes=1, modalities=modalities, background_row=False)
-    model = ReleasedCamelyon16(encoder, head, mask_head, head.clone())
-
-    def loss(outputs, batch):
-        label, valid, logits = batch["label"], batch["valid"], outputs["mask_logits"]
-        normal = jnp.mean(jax.nn.softplus(logits), axis=(1, 2))  # -log(1 - sigmoid(m))
-        metastatic = barrier(_pixels(nn.sigmoid(omega * logits)), batch["epoch"])
-        return {
-            "image": (10.0, losses.cross_entropy(outputs["logits"], label, valid)),
-            "background": (1.0, losses.mean(normal, valid & (label == 0))),
-            "size": (1.0, losses.mean(metastatic, valid & (label > 0))),
-        }
-
-    def localize(variables, image, label=None):
-        del label
-        outputs = model.apply(variables, image)
-        return outputs["logits"], {"maxmin": nn.sigmoid(omega * outputs["mask_logits"])}
-
-    return Method(model, loss, localize)
-
-
-def _pixels(masks):
-    """Sizes of soft masks (b H W), in pixels."""
-    return jnp.sum(masks, axis=(1, 2))
-
-
-def _require_growth(name, first, last):
-    if first > last:
-        raise ValueError(
-            f"{name}={first} lies above {name}_max={last}, which it grows to; "
-            f"pass {name}_max={first} to keep it"
-        )
