@@ -48,7 +48,7 @@ def _method(name, encoder, keywords):
     return method.build(name, encoder, pooling, **{**METHODS[name], **keywords})
 
 
-def transform(built: method.Method | None = None):
+def transform(built: method.Method | None = None, **options):
     """SGD as in training."""
     return optimizer.sgd(
         learning_rate=0.01,
@@ -56,6 +56,7 @@ def transform(built: method.Method | None = None):
         decay_epochs=(1,),
         fast=("head", "pixel_head"),
         frozen=built.frozen if built else (),
+        **options,
     )
 
 

@@ -90,6 +90,31 @@ def test_images_of_several_shapes_are_evaluated_each_at_its_own(trained):
     assert scores.maps["cam"].pixels == sum(truth.size for _, truth in own)
 
 
+def test_dice_is_that_of_maps_stretched_from_corner_to_corner(trained):
+    """Max-min's protocol, image by image in NumPy: truth at its own size, corners on corners."""
+    built, variables = trained
+    arrays, rng, shape = small.squares(4, 0), np.random.default_rng(0), (45, 61)
+    masks = rng.integers(0, 2, (4, *shape), np.uint8)
+    own = list(zip(arrays["image"], masks, strict=True))
+    split = memory.serve(tuple("abcd"), arrays["label"], own, window=4)
+    scores = evaluate.Evaluator(built, 4, "dice").scores(variables, split).maps["cam"]
+    image = augment.eval_view({"image": jnp.asarray(arrays["image"])})["image"]
+    _, maps = built.localize(variables, image, jnp.asarray(arrays["label"]))
+    found = {"foreground": [], "background": []}
+    for low, truth in zip(np.asarray(maps["cam"]), masks, strict=True):
+        full = low
+        for size in shape[::-1]:  # columns, then rows
+            at = np.linspace(0, full.shape[1] - 1, size)
+            full = np.array([np.interp(at, np.arange(full.shape[1]), row) for row in full]).T
+        for side, name in enumerate(("background", "foreground")):
+            predicted, true = (full >= 0.5) == side, truth == side
+            f1 = 2 * np.sum(predicted & true) / (np.sum(predicted) + np.sum(true))
+            found[name].append(100 * f1)
+    summary = scores.summary(None)
+    for name, values in found.items():
+        assert summary[f"f1_{name}"] == pytest.approx(np.mean(values), abs=1e-3)
+
+
 def test_a_summary_has_both_thresholds(trained):
     built, variables = trained
     scores = evaluate.Evaluator(built, 4).scores(variables, DATA.test)

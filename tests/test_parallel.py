@@ -14,6 +14,7 @@ from wsol_jax import evaluate, parallel, train
 
 # Of the others, every term and module is tested by itself.
 ENGINES = ("pixelcam", "negev", "maxmin")
+NEVER_RUN = {"maxmin_camelyon16": ("classifier",)}  # which the published counts include
 PROGRAM = """
 import pathlib, sys
 import jax, numpy as np
@@ -72,14 +73,15 @@ def test_step_lowers_for_every_platform(name):
 def test_one_finite_step(name):
     method = small_method(name)
     state = begin(method)
-    after, losses = jax.jit(train.make_step(method, transform(method), 32))(
+    descent = transform(method, weight_decay=0.0)  # so that nothing but a gradient moves anything
+    after, losses = jax.jit(train.make_step(method, descent, 32))(
         state, batch(0), jax.random.key(0)
     )
     assert all(np.isfinite(v) for v in losses.values())
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, after.params)
-    learning = jax.tree.leaves({k: v for k, v in moved.items() if k not in method.frozen})
-    assert sum(learning) > 0.9 * len(learning)
-    assert not any(jax.tree.leaves([moved[k] for k in method.frozen]))
+    idle = {*method.frozen, *NEVER_RUN.get(name, ())}
+    assert all(jax.tree.leaves({k: v for k, v in moved.items() if k not in idle}))
+    assert not any(jax.tree.leaves([moved[k] for k in idle]))
     if "encoder" in method.frozen:
         jax.tree.map(
             np.testing.assert_array_equal,

@@ -3,14 +3,17 @@
 Written out here, and not taken from `configs/`, so that a slip there is seen.
 """
 
+import dataclasses
+import inspect
+
 import golden_cases
 import jax
 import jax.numpy as jnp
 import pytest
 
 from configs import common, maxmin
-from wsol_jax import optimizer
-from wsol_jax.backbones import inception, vgg
+from wsol_jax import heads, optimizer
+from wsol_jax.backbones import inception, vgg, vit
 
 RAW, HALF = ((0, 0, 0), (1, 1, 1)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TENS, FORTIES = (10, 20, 30, 40, 50, 60, 70), (40, 80, 120, 160, 200, 240, 280, 320, 360)
@@ -41,14 +44,13 @@ HEADS = {
         for row, head in {
             "cam_avg": {"name": "wgap"},
             "cam_max": {"name": "max"},
-            "cam_lse": {"name": "lse"},
+            "cam_lse": {"name": "lse", "sharpness": 10},
             "grad_cam": {"name": "wgap"},
             "wildcat": CAMELYON16_POOL,
             "deep_mil": {"name": "deep_mil", "gated": False},
         }.items()
     },
 }
-POOLING = {"modalities": 5, "kmax": 0.5, "kmin": 0.1, "alpha": 0.6, "dropout": 0.0}  # by default
 
 
 @pytest.mark.parametrize("row", maxmin.ROWS)
@@ -68,6 +70,7 @@ def test_rows_of_max_min(data, row):
     assert (tuple(config.weights.mean), tuple(config.weights.std)) == (RAW if raw else HALF)
     assert config.augment.turn == raw
     assert (config.resize, config.image_size) == (432 if data == "glas" else 512, 416)
+    assert (config.keep_aspect, config.metric) == (True, "dice")
     assert config.backbone.get("deep_stem", False) == (not survey)
     if row == "unet":
         assert config.backbone.name == "double_conv"
@@ -76,9 +79,11 @@ def test_rows_of_max_min(data, row):
     assert config.backbone.strides == (1, 2, 2, 2)
     head = {key: value for key, value in config.head.items() if value is not None}
     expected = HEADS[data, AS[row] if row == "sem" else row]
-    for key, value in expected.items():
-        assert head.get(key, POOLING.get(key)) == value
+    known = {**defaults_of(heads.HEADS[head["name"]]), **head}
+    assert {key: known[key] for key in expected} == expected
     assert head.get("start", "xavier") == ("xavier" if survey else "uniform")
+    if row in maxmin.READOUTS:
+        assert config.method.bounded is True
     if row in maxmin.MAXMIN:
         assert config.method.background == row
     else:
@@ -90,16 +95,17 @@ def test_terms_of_max_min():
     glas, camelyon16 = (maxmin.row("name", data, "eem").method for data in maxmin.DATA)
     for method in (glas, camelyon16):
         assert (method.background_weight, method.omega, method.scale) == (1e-7, 5, 0.8)
-        assert (method.sigma, method.size, method.objective) == (0.15, True, "paper")
+        assert (method.sigma, method.size) == (0.15, True)
     assert (glas.sigma_step, glas.sigma_max) == (0.001, 0.2)
     assert (glas.t, glas.t_growth, glas.t_max) == (5, 1.01, 10)
     assert camelyon16.sigma_step == 0
     assert (camelyon16.t, camelyon16.t_growth, camelyon16.t_max) == (10, 1.1, 30)
     released = maxmin.released_camelyon16("name")
+    assert released.method.name == "maxmin_camelyon16"
     assert (released.method.t, released.method.t_growth, released.method.t_max) == (5, 1.01, 10)
     assert (released.epochs, released.batch_size, released.head.alpha) == (20, 4, 0)
     assert released.optimizer.decay == 0.9
-    assert released.method.mask_modalities == 5
+    assert (released.method.modalities, released.head.modalities) == (5, 4)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +157,10 @@ def test_sat_has_one_learning_rate_and_patches_for_pixels_on_camelyon16():
         assert config.optimizer.fast == ()
         assert (config.method.seed_grid, config.method.dropout) == (grid, 0)
         assert config.method.sat_terms is False
+        first = config.baseline.method
+        assert (first.name, first.area) == ("sat", 0.35)
+        assert config.backbone.drop_path is None
+    assert defaults_of(vit.ViT)["drop_path"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -178,6 +188,12 @@ def test_what_learns_ten_times_as_fast(encoder, model, recorded):
 
 def optimizer_of(config):
     """All that `optimizer.sgd` is told, defaults included."""
-    usual = {"decay": 0.1, "floor": 1e-6, "momentum": 0.9, "weight_decay": 1e-4}
-    usual |= {"fast": (), "fast_ratio": 10}
-    return {**usual, **config.optimizer}
+    parameters = inspect.signature(optimizer.sgd).parameters.values()
+    return {**{p.name: p.default for p in parameters}, **config.optimizer}
+
+
+def defaults_of(module):
+    """The settings that a flax module has where nothing is said, and its name among the heads."""
+    names = {kind: name for name, kind in heads.HEADS.items()}
+    fields = {field.name: field.default for field in dataclasses.fields(module)}
+    return {**fields, "name": names.get(module)}

@@ -1,6 +1,5 @@
 """What max-min's released code trains on CAMELYON16, for EEM and SEM alike: not the paper's.
 
-
 A mask of its own, taught by the image labels alone, which no classifier sees: it is to be empty in
 normal images, and a barrier keeps it open in metastatic ones. `methods/maxmin.py` has the paper's.
 """
