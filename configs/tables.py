@@ -54,7 +54,9 @@ def choose(
     if long and long not in keys:
         raise ValueError(f"unknown row {long!r}; have {list(keys)}")
     if long:
-        return run_of(long, bool(length))
+        if (run := run_of(long, bool(length))) is None:
+            raise ValueError(f"{long!r} has no run: it is a floor in the report of every other row")
+        return run
     runs = [(row, run_of(key, bool(length))) for key, (row, _) in keys.items()]
     cells = [cell(row, run, shifted=shifted) for row, run in runs if run is not None]
     return whole(name, table, cells)

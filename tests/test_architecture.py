@@ -22,7 +22,7 @@ LAYERS = [
     {"backbones", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
-    {"locks", "significance", "termination"},  # without JAX
+    {"locks", "pixel_labels", "significance", "termination"},  # without JAX
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}

@@ -194,6 +194,7 @@ def test_short_schedules_keep_their_decays_in_proportion():
     [
         ("maxmin_table3", "wildcam", r"unknown row 'wildcam'; have \['pn'.*'eem'"),
         ("maxmin_table4", "foreground+kl", r"unknown row 'foreground\+kl'; have \['wildcat'"),
+        ("maxmin_table1", "all_ones", "'all_ones' has no run: it is a floor in the report of"),
         ("maxmin_sweep", "eem/kappa=3", r"unknown setting 'eem/kappa=3'; expected .*'lambda'"),
         ("maxmin_sweep", "eem/lambda=few", r"setting 'eem/lambda=few'; .* a number as VALUE"),
         ("maxmin_sweep", "eem/sigma=0.3/shrot", r"setting 'eem/sigma=0.3/shrot'; .* and /short"),

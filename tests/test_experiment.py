@@ -152,6 +152,20 @@ def test_half_precision_is_for_training_on_accelerators(monkeypatch):
         assert experiment.build(config, config.method).model.encoder.dtype is None
 
 
+def test_a_checkpoint_of_another_architecture_is_named_with_the_backbone(tmp_path):
+    wide = {"conv1.weight": np.zeros((64, 1, 7, 7), np.float32), "blocks.0.gamma": np.zeros(3)}
+    np.savez(tmp_path / "vit.npz", **wide)
+    config = small.small_config("classifier")
+    config.weights.source = str(tmp_path / "vit.npz")
+    with pytest.raises(
+        ValueError, match=r"vit.npz does not fit the backbone 'resnet18', see"
+    ) as told:
+        experiment.pretrained(config, experiment.build(config, config.method), small.small_data())
+    assert "--config.backbone.name= and --config.weights.source=; is it one of" in str(told.value)
+    assert "extra (1): blocks.0.gamma" in str(told.value)
+    assert "conv1.weight (64, 1, 7, 7), expected (8, 3, 7, 7)" in str(told.value)  # O I H W
+
+
 def test_the_folded_bias_of_a_missing_kernel_is_dropped(monkeypatch):
     """It was made for that kernel, and says nothing of a random one."""
     file = {"layer4.0.conv1.bias": np.ones(8), "layer4.0.conv2.bias": np.ones(8)}

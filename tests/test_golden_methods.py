@@ -21,7 +21,7 @@ from golden_models import (
 )
 
 from configs import common
-from wsol_jax import ops, seeds
+from wsol_jax import ops, pixel_labels, seeds
 
 PIXEL_HEADS = {"multiple_layer": "multi_layer", "one_layer": "one_layer"}
 
@@ -260,9 +260,9 @@ def test_decoder_losses_and_gradients(case):
 @known("06_", "negev")
 def test_negev_terms_of_negative_images(case):
     recorded = case.spec["losses"]
-    _, built = decoded(case, negatives="background", size_weight=1.0, sharpness=5.0)
+    _, built = decoded(case, negatives="background", size_weight=1.0, t=5.0)
     target = seeds.dense(drawn(case, "224"), (224, 224))
-    target = jnp.where((LABELS > 0)[:, None, None], target, seeds.IGNORE)
+    target = jnp.where((LABELS > 0)[:, None, None], target, pixel_labels.UNANNOTATED)
     batch = batch_of(images(), target=target)
     _, values = combine(built.loss(outputs_of(case.name)[0], batch))
     positive = recorded["self_learning_negev(apply_negative_samples=False)"]

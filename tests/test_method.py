@@ -57,8 +57,42 @@ def test_unknown_names_list_the_known():
         small_method("pixelcam", pixel_head="deep")
     with pytest.raises(ValueError, match="unknown negatives 'none'; have"):
         small_method("pixelcam", negatives="none")
-    with pytest.raises(TypeError, match="pixel_wait"):
+    with pytest.raises(
+        ValueError,
+        match=r"method 'pixelcam' has no setting \['pixel_wait'\]; have \['pixel_weight'",
+    ):
         small_method("pixelcam", pixel_wait=1.0)
+    with pytest.raises(ValueError, match=r"method 'sat' has no head; .* --config.head.name=wgap"):
+        method.build("sat", encoder, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("pixelcam", {"sampler": "highest"}, r"unknown sampler 'highest'; have \['lowest', 'prob"),
+        ("negev", {"sampler": "highest"}, r"unknown sampler 'highest'; have"),
+        ("pixelcam", {"foreground": -1}, "foreground is -1; expected a number at least 0"),
+        ("pixelcam", {"fraction": 0.0}, "fraction is 0.0; expected a number above 0 and at most 1"),
+        ("pixelcam", {"pixel_weight": -1.0}, "pixel_weight is -1.0; expected a number at least 0"),
+        ("pixelcam", {"dropout": 2.0}, "dropout is 2.0; expected a number at least 0 and at most"),
+        ("classifier", {"dropout": 2.0}, "dropout is 2.0; expected"),
+        ("negev", {"size_weight": -1.0}, "size_weight is -1.0; expected a number at least 0"),
+        ("negev", {"t": 20.0}, "t=20.0 lies above t_max=10.0"),
+        ("negev", {"dilation": 0}, "dilation is 0; expected a number at least 1"),
+        ("sat", {"area": 2.0}, "area is 2.0; expected a number at least 0 and at most 1"),
+        ("sat", {"area_weight": -1.0}, "area_weight is -1.0; expected a number at least 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_when_it_is_built(name, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        small_method(name, **keywords)
+
+
+@pytest.mark.parametrize("name", ["unet", "negev"])
+def test_decoders_go_with_encoders_of_several_levels(name):
+    encoder, head = vit.ViT(width=8, heads=2), heads.build("conv_gap", 2)
+    with pytest.raises(ValueError, match=r"joins the levels of an encoder.*ViT has one.*resnet50"):
+        method.build(name, encoder, head)
 
 
 def test_sat_needs_a_location_token():

@@ -6,7 +6,7 @@ import pytest
 from score_maps import histograms, maps
 from sklearn.metrics import average_precision_score
 
-from wsol_jax import metrics
+from wsol_jax import metrics, pixel_labels
 
 
 def pxap(scores, truth, valid=None):
@@ -240,7 +240,7 @@ def test_dice_of_all_foreground_and_of_the_truth():
 
 def test_dice_does_not_see_batches_padding_or_unannotated_pixels():
     scores, truth, _ = maps(1, (6, 12, 11))
-    truth[truth > 1] = metrics.IGNORED
+    truth[truth > 1] = pixel_labels.UNANNOTATED
     whole = dice(scores, truth).summary()
     parts = metrics.Dice.empty()
     for rows in (np.array([0, 1, 2, 3, 3]), np.array([4, 5, 5, 5, 5])):
@@ -248,7 +248,7 @@ def test_dice_does_not_see_batches_padding_or_unannotated_pixels():
     assert parts.summary() == whole
     devices = jax.tree.map(lambda x: np.stack(np.split(np.asarray(x), 2)), dice(scores, truth))
     assert devices.reduce().summary() == whole
-    other = np.where(truth == metrics.IGNORED, 1 - scores, scores)
+    other = np.where(truth == pixel_labels.UNANNOTATED, 1 - scores, scores)
     assert dice(other, truth).summary() == whole
 
 

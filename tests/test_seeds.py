@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wsol_jax import seeds
+from wsol_jax import pixel_labels, seeds
 
 SAMPLERS = ("complement", "lowest", "probability", "threshold")
 SIDE, DRAWS = 6, 4000
@@ -265,16 +265,20 @@ def test_dense_agrees_with_the_points():
     labels = np.asarray(seeds.dense(jax.tree.map(jnp.asarray, drawn), (SIDE, SIDE)))
     at_points = labels[np.arange(50)[:, None], drawn.points[..., 0], drawn.points[..., 1]]
     np.testing.assert_array_equal(at_points[drawn.known], drawn.target[drawn.known])
-    assert np.sum(labels != seeds.IGNORE) == drawn.known.sum()
+    assert np.sum(labels != pixel_labels.UNANNOTATED) == drawn.known.sum()
 
 
 def test_errors_name_the_value_and_the_choices():
     cam, keys = jnp.asarray(_cams()[:1]), _keys(1)
-    with pytest.raises(ValueError, match=r"unknown sampler 'otsu'; have \['complement', 'lowest'"):
+    with pytest.raises(ValueError, match=r"unknown sampler 'otsu'; have \['lowest', 'probability'"):
         seeds.sample(keys, cam, sampler="otsu")
-    for fraction in (0.0, 0.02, 1.01):
-        with pytest.raises(ValueError, match=f"fraction={fraction} of 6x6 pixels"):
+    for fraction in (0.0, 1.01):
+        with pytest.raises(
+            ValueError, match=f"fraction is {fraction}; expected a number above 0 and"
+        ):
             seeds.sample(keys, cam, fraction=fraction)
+    with pytest.raises(ValueError, match=r"fraction=0.02 of 6x6 pixels"):
+        seeds.sample(keys, cam, fraction=0.02)
     with pytest.raises(ValueError, match="square of 4 pixels has no centre"):
         seeds.sample(keys, cam, sampler="threshold", erosion=4)
 

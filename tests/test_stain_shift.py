@@ -9,8 +9,16 @@ import small
 from PIL import Image
 from tissue import tissue, turned
 
-from wsol_jax import checkpoint, evaluate, experiment, selection, stain_shift, stain_styles
-from wsol_jax.data import memory, splits
+from wsol_jax import (
+    checkpoint,
+    evaluate,
+    experiment,
+    pixel_labels,
+    selection,
+    stain_shift,
+    stain_styles,
+)
+from wsol_jax.data import memory
 
 ANGLES = {"other/a.png": 5, "b.png": 10, "other/c.png": 15, "d.png": 20}
 
@@ -27,7 +35,7 @@ def stained(*, annotated=True):
     images = [tissue(seed, side=small.SIZE) for seed in range(5)]
     images[2][:] = 255
     masks = small.squares(5, 0)["mask"][:, : small.SIZE, : small.SIZE]
-    masks = masks if annotated else np.full_like(masks, splits.UNANNOTATED)
+    masks = masks if annotated else np.full_like(masks, pixel_labels.UNANNOTATED)
     labels, names = np.arange(5, dtype=np.int32) % 2, tuple("vwxyz")
     return memory.serve(names, labels, zip(images, masks, strict=True), window=5)
 

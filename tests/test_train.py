@@ -231,14 +231,26 @@ def test_negev_leaves_the_classifier_as_it_was(finished, tmp_path):
                 jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_a_baseline_of_another_model_is_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("width", 12, r"backbone.width is 8 there, 12 here. Pass a run that does as"),
+        ("name", "resnet50", r"backbone.name is resnet18 there, resnet50 here"),
+    ],
+)
+def test_a_baseline_of_another_model_is_refused(finished, tmp_path, setting, value, told):
     folder, _ = finished
     config = small.two_phases()
-    config.baseline.workdir, config.backbone.width = str(folder), 12
-    message = (
-        r"does not fit this config: backbone.width is 8 there, 12 here. Pass a run that does as"
-    )
-    with pytest.raises(ValueError, match=message):
+    config.baseline.workdir, config.backbone[setting] = str(folder), value
+    with pytest.raises(ValueError, match=f"does not fit this config: {told}"):
+        train.run(config, tmp_path / "run")
+
+
+def test_a_baseline_in_a_folder_without_a_config_is_refused(tmp_path):
+    config = small.two_phases()
+    (tmp_path / "other" / "baseline").mkdir(parents=True)
+    config.baseline.workdir = str(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match=r"other is not a run: there is no config.json"):
         train.run(config, tmp_path / "run")
 
 

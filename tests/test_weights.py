@@ -62,7 +62,7 @@ def test_every_mismatch_is_listed(variables, tensors):
     del broken["conv1.weight"]
     broken["layer9.0.conv1.weight"] = np.zeros((1, 1, 1, 1), np.float32)
     broken["bn1.bias"] = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match="does not fit") as error:
+    with pytest.raises(ValueError, match="is it one of another") as error:
         weights.assign(variables, broken, extra=resnet.EXTRA_TENSORS)
     for part in (
         "missing (1): conv1.weight",

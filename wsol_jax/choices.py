@@ -55,7 +55,11 @@ def require_settings(kind: str, name: str, given: Iterable[str], module: Any) ->
     Args:
       kind: what the module is, such as "backbone"; `name`: which of them.
     """
-    known = list(settings(module))
+    require_known(kind, name, given, settings(module))
+
+
+def require_known(kind: str, name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError, with the settings there are, where something else is set."""
     unknown = [keyword for keyword in given if keyword not in known]
     if unknown:
-        raise ValueError(f"the {kind} {name!r} has no setting {unknown}; have {known}")
+        raise ValueError(f"the {kind} {name!r} has no setting {unknown}; have {list(known)}")

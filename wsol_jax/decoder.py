@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wsol_jax import batch_norm, convolution, ops
-from wsol_jax.backbones import double_conv
+from wsol_jax.backbones import double_conv, vit
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 
@@ -97,7 +97,15 @@ def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> nn.Modu
     """A decoder that computes in the encoder's type and over its devices.
 
     That of a `double_conv.Pyramid` takes its widths from the levels.
+
+    Raises:
+      ValueError: the encoder is a transformer, whose tokens are of one level.
     """
+    if isinstance(encoder, vit.ViT):
+        raise ValueError(
+            "a decoder joins the levels of an encoder, of which a ViT has one; expected another, "
+            "such as --config.backbone.name=resnet50"
+        )
     options = {name: getattr(encoder, name, None) for name in ("dtype", "axis_name")}
     if isinstance(encoder, double_conv.Pyramid):
         return DoubleConvDecoder(**options)

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from wsol_jax import augment, experiment, figures, logbook, ops, separability, trained, wording
+from wsol_jax import (
+    augment,
+    experiment,
+    figures,
+    logbook,
+    ops,
+    pixel_labels,
+    separability,
+    trained,
+    wording,
+)
 from wsol_jax.data import splits
 from wsol_jax.method import Method
 
@@ -84,7 +94,7 @@ def pixels(method: Method, variables: Any, batch: splits.Batch) -> tuple:
         return features.astype(jnp.float32), truth, logits
 
     features, truth, logits = jax.device_get(apply(variables, batch))
-    known = truth != splits.UNANNOTATED
+    known = truth != pixel_labels.UNANNOTATED
     if not known.any():
         raise ValueError(
             "the image has no pixel labels at the resolution of the features, by which to colour "

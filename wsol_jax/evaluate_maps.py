@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from wsol_jax import evaluate, logbook, map_files, map_scores, metrics, pixel_counts, significance
+from wsol_jax import (
+    evaluate,
+    logbook,
+    map_files,
+    map_scores,
+    pixel_counts,
+    pixel_labels,
+    significance,
+)
 from wsol_jax.data import pictures
 
 COLUMNS = ("maps", "image", "resized", "foreground", *map_scores.SCORES)
@@ -78,7 +86,7 @@ def _count(
     """The histogram of one image."""
     short = -heat.size % CHUNK
     scores = np.pad(heat.ravel(), (0, short)).reshape(-1, 1, CHUNK)
-    filled = np.pad(truth.ravel(), (0, short), constant_values=metrics.IGNORED)
+    filled = np.pad(truth.ravel(), (0, short), constant_values=pixel_labels.UNANNOTATED)
     return np.asarray(_histogram(scores, filled.reshape(scores.shape), np.ones(len(scores), bool)))
 
 

@@ -191,12 +191,15 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
         if bias in tensors:
             tensors[bias] = np.zeros_like(tensors[bias])
     encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
-    encoder = weights.assign(
-        encoder,
-        kind.renamed(tensors),
-        extra=kind.extra,
-        allow_missing=(*kind.new, *options["allow_missing"]),
-    )
+    missing = (*kind.new, *options["allow_missing"])
+    try:
+        tensors = kind.renamed(tensors)
+        encoder = weights.assign(encoder, tensors, extra=kind.extra, allow_missing=missing)
+    except ValueError as error:
+        raise ValueError(
+            f"the checkpoint {source} does not fit the backbone {config.backbone.name!r}, see "
+            f"--config.backbone.name= and --config.weights.source=; {error}"
+        ) from error
     folded = weights.is_folded(encoder)
     facts = {"source": pathlib.PurePath(source).name, "folded": folded, **options}
     if folded and recalibrate:

@@ -78,6 +78,10 @@ class LogSumExp(ClassScores):
 
     sharpness: float = 10.0
 
+    def setup(self):
+        choices.require_number("sharpness", self.sharpness, above=0)
+        super().setup()
+
     def pool(self, scores):
         total = jax.nn.logsumexp(self.sharpness * scores, axis=1)
         return (total - jnp.log(scores.shape[1])) / self.sharpness

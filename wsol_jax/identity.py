@@ -202,11 +202,14 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 
     Raises:
       FileExistsError: it is of another version of its method.
+      FileNotFoundError: the folder holds no run.
       ValueError: the run has another model, other training images, or sees them otherwise.
     """
     name = config.baseline.method.name
     check_versions(workdir, {name: method.version(name)})
-    old, new = run_files.read_config(workdir), json.loads(config.to_json())
+    if not (old := run_files.read_config(workdir)):
+        raise FileNotFoundError(f"{workdir} is not a run: there is no config.json in it")
+    new = json.loads(config.to_json())
     differing = [
         name
         for name in _differences(old, new)

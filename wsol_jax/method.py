@@ -56,8 +56,19 @@ class Method(NamedTuple):
 
 
 def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> Method:
-    """The method of the file `methods/<name>.py`; the keywords are those of its `make`."""
-    return _file(name).make(encoder, head, **keywords)
+    """The method of the file `methods/<name>.py`; the keywords are those of its `make`.
+
+    Raises:
+      ValueError: there is no such method, it has no such keyword, or needs a head.
+    """
+    make = _file(name).make
+    choices.require_known("method", name, keywords, defaults(name))
+    if head is None and inspect.signature(make).parameters["head"].default is not None:
+        raise ValueError(
+            f"the method {name!r} has no head; expected a pooling head, such as --config.head.name="
+            "wgap"
+        )
+    return make(encoder, head, **keywords)
 
 
 def version(name: str) -> int:

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt8
 
 from wsol_jax import pixel_counts
+from wsol_jax.pixel_labels import UNANNOTATED
 
 try:
     from clu.metrics import Metric
 except ModuleNotFoundError:  # Accelerator images often lack clu; all methods we use are below.
     Metric = object
 
-IGNORED = 255  # truth of pixels without annotation
 BOUNDARY = 0.5  # `Dice` counts scores from here on as foreground
 
 
@@ -67,7 +67,7 @@ class PxAP(_Counts):
         **_: Any,
     ) -> "PxAP":
         """The counts of one batch; the arguments are those of `pixel_counts.histogram`."""
-        annotated = (truth != IGNORED) & valid[:, None, None]
+        annotated = (truth != UNANNOTATED) & valid[:, None, None]
         return cls(
             pixel_counts.histogram(scores, truth, valid), jnp.sum(annotated, dtype=jnp.int32)
         )
@@ -144,7 +144,7 @@ class Dice(_Counts):
         **_: Any,
     ) -> "Dice":
         """The counts of one batch; arguments as of `pixel_counts.histogram`, and the classes."""
-        annotated = (truth != IGNORED) & valid[:, None, None]
+        annotated = (truth != UNANNOTATED) & valid[:, None, None]
         counted = annotated & (truth <= 1) & (scores >= 0) & (scores <= 1)  # False for NaN
         predicted = scores >= BOUNDARY
         cells = [

@@ -23,7 +23,7 @@ from wsol_jax import (
     figures,
     logbook,
     map_kinds,
-    metrics,
+    pixel_labels,
     published,
     run_files,
     visualize,
@@ -165,7 +165,7 @@ def _gallery(run: Run, kinds: Sequence[MapKind]) -> list[dict[str, Any]]:
     labels = run.gallery["label"]
     classes = dict(enumerate(CLASSES.get(at(run.config, "data", "name"), ())))
     maps = {kind.title: run.gallery.get(f"map_{kind.phase}_{kind.name}") for kind in kinds}
-    annotated = np.any(run.gallery["mask"] != metrics.IGNORED)
+    annotated = np.any(run.gallery["mask"] != pixel_labels.UNANNOTATED)
     rows = []
     for i in _mixed(labels)[:GALLERY_SIZE]:
         drawn = {k: heat[i].astype(np.float32) for k, heat in maps.items() if heat is not None}

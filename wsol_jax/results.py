@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, published, selection
+from wsol_jax import evaluate, experiment, logbook, pixel_labels, published, selection
 from wsol_jax.data import memory, pictures, splits
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
@@ -159,7 +159,7 @@ def _squares(split, side):
     batches = sorted(split.ordered(1), key=lambda batch: batch["index"][0])
     masks = [batch["mask"][0] for batch in batches]
     own = [
-        (batch["image"][0], mask if np.any(mask != splits.UNANNOTATED) else None)
+        (batch["image"][0], mask if np.any(mask != pixel_labels.UNANNOTATED) else None)
         for batch, mask in zip(batches, masks, strict=True)
     ]
     square = [pictures.resize(picture, pictures.Sizing(side)) for picture in own]

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from wsol_jax import choices
+from wsol_jax.pixel_labels import BACKGROUND, FOREGROUND, UNANNOTATED
 
-FOREGROUND, BACKGROUND, IGNORE = 1, 0, 255
+SAMPLERS = ("lowest", "probability", "complement", "threshold")
 NEGATIVES = ("foreground", "background", "drop")  # what images of class 0 teach about pixels
 
 
@@ -57,6 +58,7 @@ def sample(
       background_only: images without an object, such as normal tissue: they give no foreground,
         and background anywhere.
     """
+    check(sampler=sampler, foreground=foreground, background=background, fraction=fraction)
     cam = jnp.clip(jnp.nan_to_num(cam.astype(jnp.float32)), 0, 1)
     likely = cam + 1e-6
     samplers = {
@@ -65,12 +67,19 @@ def sample(
         "complement": lambda: (likely, 1 - cam),
         "threshold": lambda: _threshold(cam, fraction=fraction, erosion=erosion),
     }
-    choices.require("sampler", sampler, samplers)
     objects, others = samplers[sampler]()
     if background_only is not None:
         negative = background_only[:, None, None]
         objects, others = jnp.where(negative, 0, objects), jnp.where(negative, 1, others)
     return _draw_seeds(keys, (objects, others), counts=(foreground, background))
+
+
+def check(*, sampler: str, foreground: int, background: int, fraction: float) -> None:
+    """Raises ValueError where the arguments of `sample` of these names are not what they may be."""
+    choices.require("sampler", sampler, SAMPLERS)
+    choices.require_number("foreground", foreground)
+    choices.require_number("background", background)
+    choices.require_number("fraction", fraction, above=0, most=1)
 
 
 def dense(seeds: Seeds, shape: tuple[int, int], *, dilation: int = 1) -> Int[Array, "b H W"]:
@@ -90,8 +99,8 @@ def dense(seeds: Seeds, shape: tuple[int, int], *, dilation: int = 1) -> Int[Arr
 
     # Seeds in conflict are gone by now; the released code ignores their whole squares as well.
     objects, others = mark(FOREGROUND), mark(BACKGROUND)
-    labels = jnp.where(objects, FOREGROUND, jnp.where(others, BACKGROUND, IGNORE))
-    return jnp.where(objects & others, IGNORE, labels)
+    labels = jnp.where(objects, FOREGROUND, jnp.where(others, BACKGROUND, UNANNOTATED))
+    return jnp.where(objects & others, UNANNOTATED, labels)
 
 
 def lowest_area(cam: Float[Array, "b H W"], fraction: float) -> Float[Array, "b H W"]:

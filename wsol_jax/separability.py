@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
-from wsol_jax import metrics, ops
+from wsol_jax import metrics, ops, pixel_labels
 
 LEAST = 1 / 255  # of an interpolated mask is foreground: not zero in eight bits
 
@@ -85,9 +85,9 @@ def truth_of_features(
     """
     foreground, ignored = (
         ops.resize_maps((truth == value).astype(jnp.float32), shape) >= LEAST
-        for value in (1, metrics.IGNORED)
+        for value in (1, pixel_labels.UNANNOTATED)
     )
-    return jnp.where(ignored, metrics.IGNORED, foreground).astype(jnp.uint8)
+    return jnp.where(ignored, pixel_labels.UNANNOTATED, foreground).astype(jnp.uint8)
 
 
 def scatter(

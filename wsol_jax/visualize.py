@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from wsol_jax import metrics
+from wsol_jax import pixel_labels
 
 OPACITY = 0.75  # of a map where its value is 1
 CONTOUR = (0, 0, 0)
@@ -71,7 +71,7 @@ def panels(example: Example) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     image, truth = example.image, example.mask == 1
     maps = {"truth": truth.astype(np.float32), **example.maps}
     drawn = {name: overlay(image, heat, truth) for name, heat in maps.items()}
-    drawn["truth"][example.mask == metrics.IGNORED] = UNKNOWN
+    drawn["truth"][example.mask == pixel_labels.UNANNOTATED] = UNKNOWN
     return {"image": image, **drawn}
 
 

@@ -87,7 +87,8 @@ def assign(
     for name in paths.keys() & given.keys():
         value, leaf = _flax_layout(given[name]), leaves[paths[name]]
         if value.shape != leaf.shape:
-            misshapen.append(f"{name} {value.shape}, expected {leaf.shape}{_grid(name, value)}")
+            expected = _torch_shape(leaf.shape)
+            misshapen.append(f"{name} {given[name].shape}, expected {expected}{_grid(name, value)}")
         result[paths[name]] = jnp.asarray(value, leaf.dtype)
     if missing or surplus or misshapen:
         raise ValueError(_mismatch(missing, surplus, misshapen))
@@ -156,6 +157,12 @@ def _flax_layout(value):
     return value.transpose({2: (1, 0), 4: (2, 3, 1, 0)}.get(value.ndim, range(value.ndim)))
 
 
+def _torch_shape(shape):
+    """That of the tensor that `_flax_layout` brings to this one."""
+    order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(len(shape), range(len(shape)))
+    return tuple(shape[axis] for axis in order)
+
+
 def _read(path):
     if path.suffix == ".npz":
         with path.open("rb") as file:
@@ -174,8 +181,8 @@ def _download(source):
     is_file = source.endswith((".npz", ".safetensors")) and ":" not in source
     if not match or is_file:
         raise FileNotFoundError(
-            f"no weights at {source!r}; expected a .safetensors or .npz file, "
-            "or a Hugging Face id such as 'timm/resnet50.tv_in1k'"
+            f"no weights at {source!r}; expected a .safetensors or .npz file (made of a .pth by "
+            "scripts/convert_weights.py), or a Hugging Face id such as 'timm/resnet50.tv_in1k'"
         )
     import huggingface_hub
 
@@ -198,7 +205,7 @@ def _grid(name, value):
 
 
 def _mismatch(missing, surplus, misshapen):
-    lines = ["the checkpoint does not fit the model; is it one of another architecture?"]
+    lines = ["is it one of another architecture?"]
     for title, names in [("missing", missing), ("extra", surplus), ("misshapen", misshapen)]:
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from wsol_jax import pixel_labels
 from wsol_jax.data import splits
 
 File = pathlib.Path | io.BytesIO
@@ -103,14 +104,14 @@ def resize(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "_ _"]]:
     """The image brought to size, and the mask of its objects: 1 where the number is not 0.
 
-    All of the mask is `splits.UNANNOTATED` where the picture has none.
+    All of the mask is `pixel_labels.UNANNOTATED` where the picture has none.
     """
     image, mask = picture
     own = image.shape[:2] if mask is None else mask.shape
     (height, width), target = shapes(image.shape[:2], own, sizing)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     if mask is None:
-        return np.asarray(resized), np.full(target, splits.UNANNOTATED, np.uint8)
+        return np.asarray(resized), np.full(target, pixel_labels.UNANNOTATED, np.uint8)
     rows, columns = (_nearest(*lengths) for lengths in zip(mask.shape, target, strict=True))
     return np.asarray(resized), (mask[np.ix_(rows, columns)] > 0).astype(np.uint8)
 

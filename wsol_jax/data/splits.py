@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
+from wsol_jax import pixel_labels
+
 # Examples that are shuffled together. A streaming source holds about four windows of encoded ones.
 WINDOW = 2048
 
 Batch = dict[str, np.ndarray]
-UNANNOTATED = 255  # in the mask of a batch: nobody has said what the pixel is
 Mask = UInt8[np.ndarray, "_ _"]
 Picture = tuple[UInt8[np.ndarray, "_ _ 3"], Mask | None]  # image and mask, of any size
 Rows = Int[np.ndarray, "b"]
@@ -78,7 +79,7 @@ class Split(NamedTuple):
 def is_annotated(split: Split) -> bool:
     """Whether any pixel of a split has a label."""
     return any(
-        np.any(batch["mask"][batch["valid"]] != UNANNOTATED)
+        np.any(batch["mask"][batch["valid"]] != pixel_labels.UNANNOTATED)
         for batch in split.ordered(min(split.size, 32))
     )
 

@@ -59,8 +59,10 @@ def make(
       object_class: the class that is localized; that of the image unless given.
 
     Raises:
-      ValueError: an unknown name, or a read-out that the head does not have.
+      ValueError: an unknown name, a number out of its range, or a read-out that the head does not
+        have.
     """
+    choices.require_number("dropout", dropout, most=1)
     choices.require("object_class", object_class, (None, *range(head.num_classes)))
     attends = isinstance(head, heads.DeepMIL)
     if not readouts or ("cam" if attends else "deep_mil") in readouts:

@@ -168,8 +168,8 @@ def make(
             terms["background"] = (background_weight, losses.mean(certainty, valid))
         if size:
             masks = jnp.stack([outputs["mask"], 1 - outputs["mask"]])
-            sharpness = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
-            barriers = losses.log_barrier(-jnp.sum(masks, axis=(2, 3)), sharpness)
+            now = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
+            barriers = losses.log_barrier(-jnp.sum(masks, axis=(2, 3)), now)
             terms["size"] = (1.0, losses.mean(jnp.sum(barriers, axis=0), valid))
         return terms
 

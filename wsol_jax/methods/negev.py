@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsol_jax import choices, losses, seeds
+from wsol_jax import choices, losses, pixel_labels, seeds
 from wsol_jax import decoder as decoders
 from wsol_jax.method import Method
 
@@ -43,9 +43,9 @@ def make(
     dilation: int = 1,
     negatives: str = "foreground",
     size_weight: float = 0.0,
-    sharpness: float = 1.0,
-    sharpness_growth: float = 1.01,
-    sharpest: float = 10.0,
+    t: float = 1.0,
+    t_growth: float = 1.01,
+    t_max: float = 10.0,
 ) -> Method:
     """Cross-entropy of the seeds + of negative images + size_weight * log-barriers on the sizes.
 
@@ -62,21 +62,26 @@ def make(
       negatives: what images of class 0 teach: seeds of both kinds ("foreground", GlaS), background
         at every pixel ("background", CAMELYON16), or nothing ("drop").
       size_weight: of the mean of log-barriers that keep both regions from vanishing (off in the
-        published commands); their t grows from `sharpness` by `sharpness_growth` an epoch up to
-        `sharpest`.
+        published commands).
+      t, t_growth, t_max: t of the barriers grows by a factor an epoch, up to the maximum.
+
+    Raises:
+      ValueError: an unknown name, a number out of its range, a schedule that begins above its end,
+        or an encoder that a decoder does not go with.
     """
+    seeding = {"sampler": sampler, "foreground": foreground, "background": background}
+    seeding["fraction"] = fraction
+    seeds.check(**seeding)
+    choices.require_number("dilation", dilation, least=1)
+    choices.require_number("size_weight", size_weight)
+    choices.require_number("t", t, above=0)
+    choices.require_number("t_growth", t_growth, least=1)
+    choices.require_growth("t", t, t_max)
     choices.require("negatives", negatives, seeds.NEGATIVES)
     model = Negev(encoder, head, decoders.beside(encoder, channels, centre))
 
     def prepare(batch, keys):
-        drawn = seeds.sample(
-            keys,
-            batch["cam"],
-            sampler=sampler,
-            foreground=foreground,
-            background=background,
-            fraction=fraction,
-        )
+        drawn = seeds.sample(keys, batch["cam"], **seeding)
         kept = batch["valid"] & ((batch["label"] > 0) | (negatives == "foreground"))
         drawn = drawn._replace(known=drawn.known & kept[:, None])
         target = seeds.dense(drawn, batch["cam"].shape[1:], dilation=dilation)
@@ -84,7 +89,7 @@ def make(
 
     def loss(outputs, batch):
         logits, target = outputs["pixel_logits"], batch["target"]
-        pixel = losses.partial_cross_entropy(logits, target, target != seeds.IGNORE)
+        pixel = losses.partial_cross_entropy(logits, target, target != pixel_labels.UNANNOTATED)
         terms = {"pixel": (1.0, pixel)}
         if negatives == "background":
             empty = batch["valid"] & (batch["label"] == 0)
@@ -93,8 +98,8 @@ def make(
             terms["background"] = (1.0, background)
         if size_weight:
             sizes = jnp.sum(jax.nn.softmax(logits), axis=(1, 2))
-            t = losses.barrier_t(batch["epoch"], sharpness, sharpness_growth, sharpest)
-            barrier = losses.log_barrier(-sizes, t)
+            now = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
+            barrier = losses.log_barrier(-sizes, now)
             terms["size"] = (size_weight, losses.mean(jnp.mean(barrier, 1), batch["valid"]))
         return terms
 

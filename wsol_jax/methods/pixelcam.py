@@ -71,7 +71,16 @@ def make(
         or nothing ("drop").
       sat_terms: keep the area and binarisation terms of SAT on its transformer, which the released
         code drops in this phase.
+
+    Raises:
+      ValueError: an unknown name or a number out of its range, or `sat_terms` without a location
+        token.
     """
+    seeding = {"sampler": sampler, "foreground": foreground, "background": background}
+    seeding["fraction"] = fraction
+    seeds.check(**seeding)
+    choices.require_number("pixel_weight", pixel_weight)
+    choices.require_number("dropout", dropout, most=1)
     choices.require("negatives", negatives, seeds.NEGATIVES)
     choices.require("pixel_head", pixel_head, heads.PIXEL_HEADS)
     if sat_terms:
@@ -88,15 +97,8 @@ def make(
         cam, negative = batch["cam"], batch["label"] == 0
         if seed_grid:
             cam = ops.resize_maps(cam, (seed_grid, seed_grid))
-        drawn = seeds.sample(
-            keys,
-            cam,
-            sampler=sampler,
-            foreground=foreground,
-            background=background,
-            fraction=fraction,
-            background_only=negative & (negatives == "background"),
-        )
+        empty = negative & (negatives == "background")
+        drawn = seeds.sample(keys, cam, background_only=empty, **seeding)
         kept = batch["valid"] & ~(negative & (negatives == "drop"))
         return {**batch, "seeds": drawn._replace(known=drawn.known & kept[:, None])}
 

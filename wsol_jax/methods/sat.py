@@ -8,7 +8,7 @@ shows. The mean of the three masks is the map.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from wsol_jax import location, losses, ops
+from wsol_jax import choices, location, losses, ops
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -42,7 +42,13 @@ def make(
       area: share of the image that the object covers, on average over a batch.
       area_weight: of the second term. The released code gives all terms the same weight.
       binarisation_weight: of the third.
+
+    Raises:
+      ValueError: a number out of its range, or an encoder without a location token.
     """
+    choices.require_number("area", area, most=1)
+    choices.require_number("area_weight", area_weight)
+    choices.require_number("binarisation_weight", binarisation_weight)
     location.require(encoder)
     model = Sat(encoder, head)
 

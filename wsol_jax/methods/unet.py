@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from wsol_jax import decoder as decoders
-from wsol_jax import losses, seeds
+from wsol_jax import losses, pixel_labels
 from wsol_jax.method import Method
 
 VERSION = 1  # to be raised when the numbers change
@@ -40,7 +40,7 @@ def make(
 
     def loss(outputs, batch):
         mask = batch["mask"]
-        known = (mask != seeds.IGNORE) & batch["valid"][:, None, None]
+        known = (mask != pixel_labels.UNANNOTATED) & batch["valid"][:, None, None]
         pixel = losses.partial_cross_entropy(outputs["pixel_logits"], mask, known)
         return {"pixel": (1.0, pixel)}
 
