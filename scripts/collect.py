@@ -2,8 +2,9 @@
 
 python scripts/collect.py runs/seed0/* runs/seed1/* --output results/glas_short
 
-Copies every run's config, record and numbers (no weights, images, curves or absolute paths), and
-writes README.md with the mean and standard deviation over seeds beside the published figures.
+Copies every run's config, record, numbers and history (no weights, images, curves or absolute
+paths), and writes README.md with the mean and standard deviation over seeds beside the published
+figures.
 """
 
 import argparse
@@ -11,16 +12,19 @@ import collections
 import json
 import pathlib
 import statistics
+from collections.abc import Iterator
 
-from wsol_jax import published
+from wsol_jax import logbook, map_kinds, run_files
+from wsol_jax.map_kinds import MapKind
+from wsol_jax.run_files import Run
 
 FILES = ("config.json", "record.json", "metrics.json")
-CHECKPOINTS = {"b_loc": "B-LOC", "b_cl": "B-CL", "last": "last"}
-HEADER = ("run", "map", "seeds", "PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last")
-HEADER += ("accuracy", "paper")
-DICE = {"f1_foreground": "F1+", "f1_background": "F1-", "error": "error"}
-DICE_HEADER = ("run", "map", "seeds", *DICE.values(), "share 0 / 1")
-DICE_HEADER += ("F1+ B-LOC", "F1- B-LOC", "paper")
+LEFT_OUT = ("curve", "regions", "per_image")  # of the numbers, what there is of every image
+CHECKPOINTS = ("b_loc", "b_cl", "last")
+HEADERS = {
+    "pxap": ("PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last", "accuracy", "paper"),
+    "dice": ("F1+", "F1-", "error", "share 0 / 1", "F1+ B-LOC", "F1- B-LOC", "paper"),
+}
 EXPLAINED = {
     "pxap": "PxAP and accuracy on the test split, in percent, mean and deviation over seeds. "
     "B-LOC is chosen by the PxAP of the validation images that have pixel labels, B-CL by "
@@ -42,25 +46,59 @@ def main() -> None:
     options = parser.parse_args()
     runs = [read(folder) for folder in options.runs]
     require_together(runs)
-    for folder, run in zip(options.runs, runs, strict=True):
-        target = options.output / f"{run['name']}_seed{run['seed']}".replace("/", "_")
-        target.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            values = without_curves(json.loads((folder / name).read_text()))
-            (target / name).write_text(relative(json.dumps(values, indent=2)) + "\n")
-    notes = [line for note in options.note for line in ("", note)]
-    rows = dice_table(runs) if metric(runs) == "dice" else table(runs)
-    text = "\n".join([describe(runs), "", *rows, "", *floors(runs), *notes]) + "\n"
+    for run in runs:
+        copy(run, options.output)
+    metric = map_kinds.metric_of(runs[0])
+    table = [f"| {' | '.join(row)} |" for row in rows(runs, metric)]
+    paragraphs = [describe(runs, metric), *floors(runs), *options.note]
+    paragraphs.insert(1, "\n".join(table))
+    text = "\n\n".join(paragraphs) + "\n"
     (options.output / "README.md").write_text(text, encoding="utf-8")
     print(text)
 
 
+def read(folder: pathlib.Path) -> Run:
+    """A finished run; FileNotFoundError where it is none."""
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {missing}; expected a finished run of wsol_jax.main"
+        )
+    return run_files.read(folder)
+
+
+def require_together(runs: list[Run]) -> None:
+    """Raises ValueError where runs do not share a table, or two are of one name and seed."""
+    data = {(run.metrics["data"]["name"], run.metrics["data"].get("fold")) for run in runs}
+    judged = {map_kinds.metric_of(run) for run in runs}
+    for what, found in (("on", data), ("judged by", judged)):
+        if len(found) > 1:
+            told = sorted(found, key=str)
+            raise ValueError(f"runs {what} {told} cannot share a table; collect them apart")
+    counts = collections.Counter((run.metrics["name"], run.metrics["seed"]) for run in runs)
+    twice = [f"{name}, seed {seed}" for (name, seed), count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"several runs are of one name and seed: {twice}; pass one of each")
+
+
+def copy(run: Run, output: pathlib.Path) -> None:
+    """Copies the files of a run that are text and small."""
+    target = output / f"{run.metrics['name']}_seed{run.metrics['seed']}".replace("/", "_")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        values = without_curves(json.loads((run.folder / name).read_text()))
+        (target / name).write_text(relative(json.dumps(values, indent=2)) + "\n")
+    for phase, history in run.histories.items():
+        if history:
+            (target / phase).mkdir(exist_ok=True)
+            logbook.write_lines(target / phase / "history.jsonl", history)
+
+
 def without_curves(values):
-    """Nested dictionaries but for curves and what there is of every single image."""
+    """Nested dictionaries but for what is `LEFT_OUT`."""
     if not isinstance(values, dict):
         return values
-    left_out = ("curve", "regions", "per_image")
-    return {k: without_curves(v) for k, v in values.items() if k not in left_out}
+    return {k: without_curves(v) for k, v in values.items() if k not in LEFT_OUT}
 
 
 def relative(text: str) -> str:
@@ -70,131 +108,60 @@ def relative(text: str) -> str:
     return text if here.parent == here.parent.parent else text.replace(f"{here.parent}/", "../")
 
 
-def read(folder: pathlib.Path) -> dict:
-    """The numbers of a finished run, with its record; FileNotFoundError where it is none."""
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} lacks {missing}; expected a finished run of wsol_jax.main"
-        )
-    numbers, record = (
-        json.loads((folder / f).read_text()) for f in ("metrics.json", "record.json")
-    )
-    config = json.loads((folder / "config.json").read_text())
-    return {**numbers, "record": record, "config": config}
-
-
-def table(runs: list[dict]) -> list[str]:
-    """One row for every kind of map of every kind of run, mean and deviation over seeds."""
+def rows(runs: list[Run], metric: str) -> Iterator[tuple[str, ...]]:
+    """The table: a row for every kind of map of every kind of run, over seeds."""
     found = collections.defaultdict(list)
     for run in runs:
-        for phase, results in run["phases"].items():
-            shared = phase == "baseline" and run["config"]["baseline"]["workdir"]
-            for name, checkpoints in results["maps"].items():
-                if not shared:
-                    found[run["name"], phase, name].append((checkpoints, run))
-    rows = [HEADER, ["---"] * len(HEADER)]
-    for (title, phase, name), entries in found.items():
-        checkpoints = [entry for entry, _ in entries]
-        pxap = [
-            spread([c[k]["test"].get("pxap") for c in checkpoints if k in c]) for k in CHECKPOINTS
-        ]
-        reported = [c.get("b_loc", c["last"])["test"] for c in checkpoints]
-        accuracy = spread([test["accuracy"] for test in reported])
-        seeds, paper = str(len(entries)), official(entries[0][1]["config"], phase, name)
-        gains = spread([gain(c, run, phase) for c, run in entries])
-        rows.append((title, f"{phase}: {name}", seeds, pxap[0], gains, *pxap[1:], accuracy, paper))
-    return [f"| {' | '.join(row)} |" for row in rows]
+        kinds = map_kinds.of_run(run)
+        for kind in kinds:
+            elsewhere = kind.phase == "baseline" and run.config["baseline"]["workdir"]
+            if not elsewhere:
+                name = run.metrics["name"], f"{kind.phase}: {kind.name}"
+                found[name].append((kind, gain(kind, kinds[0])))
+    columns = {"pxap": of_pxap, "dice": of_dice}[metric]
+    header = ("run", "map", "seeds", *HEADERS[metric])
+    yield from (header, ("---",) * len(header))
+    for name, entries in found.items():
+        yield (*name, str(len(entries)), *columns(*zip(*entries, strict=True)))
 
 
-def dice_table(runs: list[dict]) -> list[str]:
-    """One row for every kind of map of every kind of run, mean and deviation over seeds."""
-    found = collections.defaultdict(list)
-    for run in runs:
-        for phase, results in run["phases"].items():
-            for name, checkpoints in results["maps"].items():
-                found[run["name"], f"{phase}: {name}"].append((checkpoints, run["config"]))
-    rows = [DICE_HEADER, ["---"] * len(DICE_HEADER)]
-    for (title, kind), entries in found.items():
-        tests = {
-            key: [with_error(c[key]["test"]) for c, _ in entries if key in c]
-            for key in ("b_cl", "b_loc")
-        }
-        reported = tests["b_cl"] or tests["b_loc"]
-        scores = [spread([test[key] for test in reported]) for key in DICE]
-        areas = [test["foreground_share"].values() for test in reported]
-        shares = " / ".join(spread(values) for values in zip(*areas, strict=True))
-        located = [spread([test[key] for test in tests["b_loc"]]) for key in list(DICE)[:2]]
-        told = (*scores, shares, *located, official_dice(entries[0][1]))
-        rows.append((title, kind, str(len(entries)), *told))
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def with_error(test: dict) -> dict:
-    """Test numbers with the classification error, where images are classified."""
-    accuracy = test["accuracy"]
-    return {**test, "error": None if accuracy is None else 100 - accuracy}
-
-
-def official_dice(config: dict) -> str:
-    """The max-min paper's F1+, F1- and error of a row, or nothing."""
-    data, method = config["data"]["name"], config["published"]
-    row = published.lookup(data=data, backbone="resnet18", method=method)
-    return " / ".join(f"{row[key]:.1f}" for key in DICE if key in row) if row else ""
-
-
-def require_together(runs: list[dict]) -> None:
-    """Raises ValueError where runs are of several data sets, or two of one name and seed."""
-    data = {(run["data"]["name"], run["data"].get("fold")) for run in runs}
-    if len(data) > 1:
-        raise ValueError(
-            f"runs on {sorted(data, key=str)} cannot share a table; collect them apart"
-        )
-    counts = collections.Counter((run["name"], run["seed"]) for run in runs)
-    twice = [f"{name}, seed {seed}" for (name, seed), count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(f"several runs are of {twice}; they are no seeds: name one of each")
-
-
-def metric(runs: list[dict]) -> str:
-    """By what the runs are judged; ValueError where not all by the same."""
-    found = {run["config"].get("metric", "pxap") for run in runs}
-    if len(found) > 1:
-        raise ValueError(f"runs judged by {sorted(found)} cannot share a table; collect them apart")
-    return found.pop()
-
-
-def gain(checkpoints: dict, run: dict, phase: str) -> float | None:
+def gain(kind: MapKind, first: MapKind) -> float | None:
     """B-LOC PxAP of a second phase over the map that gave its seeds, in the same run."""
-    if phase == "baseline" or not run["config"]["baseline"]:
+    if first.phase != "baseline" or kind.phase == "baseline" or kind.metric != "pxap":
         return None
-    seeds = run["phases"]["baseline"]["maps"][run["config"]["baseline"]["cam"]]
-    if "b_loc" not in checkpoints or "b_loc" not in seeds:
-        return None
-    return checkpoints["b_loc"]["test"]["pxap"] - seeds["b_loc"]["test"]["pxap"]
+    scores = [one.scores_at("b_loc")["pxap"] for one in (kind, first)]
+    return None if None in scores else scores[0] - scores[1]
 
 
-def official(config: dict, phase: str, name: str) -> str:
-    """The paper's PxAP for a row, or nothing."""
-    if "," in config["name"] or (config["baseline"] or {}).get("cam_workdir"):
-        return ""  # a setting of an ablation, whose table has its own number
-    second = {key: name == key for key in ("pixelcam", "negev")}
-    if any(second.values()):
-        name = config["baseline"]["cam"]
-    elif phase != "baseline" and config["baseline"]:
-        return ""  # a control, which the paper has not
-    backbone, data = config["backbone"]["name"], config["data"]["name"]
-    row = published.lookup(data=data, backbone=backbone, method=name, **second)
-    return f"{row['pxap']:.1f}" if row else ""
+def of_pxap(kinds: tuple[MapKind, ...], gains: tuple[float | None, ...]) -> list[str]:
+    """A row's columns of `HEADERS`."""
+    pxap = [spread([kind.scores_at(key)["pxap"] for kind in kinds]) for key in CHECKPOINTS]
+    accuracy = spread([kind.scores["accuracy"] for kind in kinds])
+    paper = kinds[0].published.get("pxap")
+    return [pxap[0], spread(gains), *pxap[1:], accuracy, "" if paper is None else f"{paper:.1f}"]
 
 
-def floors(runs: list[dict]) -> list[str]:
-    """What maps score that have learnt nothing."""
-    names = {name: [run["floors"][name] for run in runs] for name in runs[0]["floors"]}
-    return [f"- {name.replace('_', ' ')}: {spread(values)}" for name, values in names.items()]
+def of_dice(kinds: tuple[MapKind, ...], _: tuple[None, ...]) -> list[str]:
+    """A row's columns of `HEADERS`."""
+    scores = [spread(values) for values in zip(*(k.scores.values() for k in kinds), strict=True)]
+    areas = [kind.results[kind.chosen]["test"]["foreground_share"].values() for kind in kinds]
+    shares = " / ".join(spread(values) for values in zip(*areas, strict=True))
+    located = [kind.scores_at("b_loc") for kind in kinds]
+    located = [spread([s[key] for s in located]) for key in ("f1_foreground", "f1_background")]
+    paper, keys = kinds[0].published, map_kinds.SCORES["dice"]
+    known = [f"{paper[key]:.1f}" for key in keys if key in paper]
+    return [*scores, shares, *located, " / ".join(known)]
 
 
-def spread(values: list[float | None]) -> str:
+def floors(runs: list[Run]) -> list[str]:
+    """What maps score that have learnt nothing, as one list."""
+    names = runs[0].metrics["floors"]
+    found = {name: [run.metrics["floors"][name] for run in runs] for name in names}
+    lines = [f"- {name.replace('_', ' ')}: {spread(values)}" for name, values in found.items()]
+    return ["\n".join(lines)] if lines else []
+
+
+def spread(values) -> str:
     """Mean and, of several, standard deviation; a dash where there is nothing."""
     if not values or None in values:
         return "\N{EN DASH}"
@@ -202,31 +169,20 @@ def spread(values: list[float | None]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def describe(runs: list[dict]) -> str:
+def describe(runs: list[Run], metric: str) -> str:
     """What the runs have in common, and what was reduced."""
-    starts = [start for run in runs for start in (run["record"], *run["record"]["earlier"])]
-    total = sum(start.get("seconds", 0.0) for start in starts)
-    least = "at least " * any("seconds" not in start for start in starts)  # some were killed
-    commits = sorted({start["commit"] for start in starts})
-    machines = sorted({machine(start) for start in starts})
-    notes = sorted({note for run in runs for note in run["record"]["notes"]})
-    weights = sorted({json.dumps(run["record"]["weights"]) for run in runs})
-    return "\n".join(
-        [
-            f"# {runs[0]['data']['name']}, fold {runs[0]['data'].get('fold')}",
-            "",
-            f"Commit {', '.join(commits)}; {'; '.join(machines)}; {least}"
-            f"{total / 3600:.1f} hours in all; "
-            f"weights: {'; '.join(weights)}.",
-            *[f"Reduced: {note}." for note in notes],
-            EXPLAINED[metric(runs)],
-        ]
-    )
-
-
-def machine(start: dict) -> str:
-    """What one command of a run ran on."""
-    return f"{start['device']}, {start['processor']}, jax {start['versions']['jax']}"
+    records = [run.record for run in runs]
+    notes = sorted({note for record in records for note in record["notes"]})
+    weights = sorted({json.dumps(record["weights"]) for record in records})
+    data = runs[0].metrics["data"]
+    lines = [
+        f"# {data['name']}, fold {data.get('fold')}",
+        "",
+        f"{logbook.provenance(records)}; weights: {'; '.join(weights)}.",
+        *[f"Reduced: {note}." for note in notes],
+        EXPLAINED[metric],
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

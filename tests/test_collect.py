@@ -33,12 +33,14 @@ def write_run(folder, *, seed, pxap, name="paper/table01/glas/layer_cam/short"):
     record = {**start, "notes": ["fewer epochs"], "weights": {"source": "a.npz"}}
     data = {"name": "glas", "fold": 0, "folder": f"{folder.parent}/data"}
     config = {"name": name, "data": data, "backbone": {"name": "resnet50"}, "baseline": None}
+    config["method"] = {"name": "classifier", "readouts": ["layer_cam"]}
     config["metric"] = "pxap"
     test = {"pxap": pxap, "accuracy": 90.0, "curve": [0.1, 0.2]}
     maps = {"layer_cam": {key: {"test": test} for key in ("b_loc", "b_cl", "last")}}
     metrics = {"name": name, "seed": seed, "data": data, "floors": {"constant_map": 51.5}}
     metrics["phases"] = {"classifier": {"maps": maps}}
-    folder.mkdir(parents=True)
+    (folder / "classifier").mkdir(parents=True)
+    (folder / "classifier" / "history.jsonl").write_text('{"epoch": 0}\n')
     for file, values in (("config", config), ("record", record), ("metrics", metrics)):
         (folder / f"{file}.json").write_text(json.dumps(values))
     return folder
@@ -49,27 +51,40 @@ def test_seeds_of_two_machines(tmp_path, monkeypatch, collect):
     runs = [write_run(tmp_path / f"run{i}", seed=i, pxap=70.0 + 2 * i) for i in (0, 1)]
     collect(*runs, "--output", "results", "--note", "A paragraph.")
     text = (tmp_path / "results" / "README.md").read_text()
-    for device, processor, jax in MACHINES:
-        assert f"{device}, {processor}, jax {jax}" in text
-    assert "Commit c0, c1;" in text
-    assert "1.0 hours in all" in text
+    for device, processor, _ in MACHINES:
+        assert f"{device}, {processor}" in text
+    assert "2 runs, 1h00m in all; commit c0, c1; on 1 x GPU, Another, 16 cores, 1 x cpu," in text
+    assert "; jax 0.10.2, 0.11.2; weights: " in text
     assert "Reduced: fewer epochs." in text
     assert "| 71.0 ± 1.4 |" in text
     assert "| 75.1 |" in text  # Table 1's LayerCAM
     assert text.endswith("A paragraph.\n")
-    copied = (
-        tmp_path / "results" / "paper_table01_glas_layer_cam_short_seed0" / "metrics.json"
-    ).read_text()
+    folder = tmp_path / "results" / "paper_table01_glas_layer_cam_short_seed0"
+    copied = (folder / "metrics.json").read_text()
     assert str(tmp_path) not in copied
     assert "curve" not in copied
+    assert (folder / "classifier" / "history.jsonl").read_text() == '{"epoch": 0}\n'
+    collect(folder, "--output", "again")
+    assert "| 70.0 | \N{EN DASH} |" in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_a_setting_of_an_ablation_stands_beside_no_number_of_table_1(tmp_path, collect):
-    name = "paper/table16/glas/layer_cam,n=5/short"
-    run = write_run(tmp_path / "run", seed=0, pxap=70.0, name=name)
-    collect(run, "--output", tmp_path / "results")
-    (row,) = [r for r in (tmp_path / "results" / "README.md").read_text().splitlines() if name in r]
-    assert row.endswith("|  |")
+    for row, paper in (("layer_cam+pixelcam", "83.6"), ("layer_cam+pixelcam,n=5", "")):
+        name = f"paper/table16/glas/{row}/short"
+        run = write_run(tmp_path / row, seed=0, pxap=70.0, name=name)
+        config, metrics = (
+            json.loads((run / f"{file}.json").read_text()) for file in ("config", "metrics")
+        )
+        config["method"] = {"name": "pixelcam"}
+        config["baseline"] = {"method": {"name": "classifier"}, "cam": "layer_cam", "workdir": "a"}
+        maps = metrics["phases"]["classifier"]["maps"]
+        phases = {"baseline": {"maps": maps}, "pixelcam": {"maps": {"pixelcam": maps["layer_cam"]}}}
+        (run / "config.json").write_text(json.dumps(config))
+        (run / "metrics.json").write_text(json.dumps({**metrics, "phases": phases}))
+        collect(run, "--output", tmp_path / "results")
+        lines = (tmp_path / "results" / "README.md").read_text().splitlines()
+        (found,) = [line for line in lines if name in line]  # the baseline is another run's
+        assert found.endswith(f"| 70.0 | 0.0 | 70.0 | 70.0 | 90.0 | {paper} |")
 
 
 def test_runs_judged_by_dice(tmp_path, collect):
@@ -79,7 +94,7 @@ def test_runs_judged_by_dice(tmp_path, collect):
         config, metrics = (
             json.loads((run / f"{n}.json").read_text()) for n in ("config", "metrics")
         )
-        config |= {"metric": "dice", "published": "eem"}
+        config |= {"metric": "dice", "published": "eem", "method": {"name": "maxmin"}}
         b_cl = {"accuracy": 97.5, "f1_foreground": 70.0 + 2 * i, "f1_background": 60.0}
         b_cl["foreground_share"] = {"0": 12.5, "1": 40.0 + 2 * i}
         b_loc = {**b_cl, "f1_foreground": 65.0, "f1_background": 50.0}
@@ -98,7 +113,8 @@ def test_runs_judged_by_dice(tmp_path, collect):
 def test_phases_and_maps_judged_by_dice_are_no_seeds(tmp_path, collect):
     run = write_run(tmp_path / "run", seed=0, pxap=0.0)
     config, metrics = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "metrics"))
-    config |= {"metric": "dice", "published": ""}
+    config |= {"metric": "dice", "published": "", "method": {"name": "pixelcam"}}
+    config["baseline"] = {"method": {"name": "classifier"}, "cam": "layer_cam", "workdir": ""}
     phases = {}
     for phase, score in (("baseline", 20.0), ("pixelcam", 80.0)):
         test = {"accuracy": 97.5, "f1_foreground": score, "f1_background": score}
@@ -127,7 +143,7 @@ def test_a_run_without_pixel_labels(tmp_path, collect):
 
 def test_what_are_no_seeds_of_one_table_is_refused(tmp_path, collect):
     runs = [write_run(tmp_path / name, seed=0, pxap=70.0) for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"several runs are of .*layer_cam/short, seed 0.*one of"):
+    with pytest.raises(ValueError, match=r"one name and seed: .*layer_cam/short, seed 0.*one of"):
         collect(*runs, "--output", tmp_path / "results")
     metrics = json.loads((runs[1] / "metrics.json").read_text())
     metrics["data"] = {"name": "camelyon16"}

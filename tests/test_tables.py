@@ -107,7 +107,7 @@ def test_files_say_what_the_numbers_are(written):
     assert "- a: schedule: two epochs" in lines
     assert lines[2].startswith("4 runs, ")
     commit = logbook.commit()
-    shown = commit[: tables.COMMIT] + "-dirty" * commit.endswith("-dirty")
+    shown = commit[: logbook.COMMIT] + "-dirty" * commit.endswith("-dirty")
     assert f"commit {shown}; on 1 x cpu, " in lines[2]
     (unrun,) = [line for line in lines if line.startswith("| foreground + background, EEM |")]
     assert f"{DASH} [" in unrun

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from jaxtyping import UInt8
 
 from wsol_jax import locks, parallel
 
+COMMIT = 10  # characters of a commit that tell it from others
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -131,6 +132,20 @@ def recorded(path: pathlib.Path, began: float, **facts: Any) -> Iterator[None]:
         write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
 
 
+def provenance(records: Collection[Mapping[str, Any]]) -> str:
+    """How many runs, in how much time, by which code and on what they were made, in words."""
+    starts = [start for record in records for start in (record, *record["earlier"])]
+    facts = {
+        "commit": sorted({_short(start["commit"]) for start in starts}),
+        "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
+        "jax": sorted({start["versions"]["jax"] for start in starts}),
+    }
+    spent = duration(sum(start.get("seconds", 0.0) for start in starts))
+    least = "at least " * any("seconds" not in start for start in starts)  # some were killed
+    known = "; ".join(f"{name} {', '.join(values)}" for name, values in facts.items())
+    return f"{len(records)} run{'s' * (len(records) > 1)}, {least}{spent} in all; {known}"
+
+
 @functools.cache
 def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str:
     """Git commit of this code when it was first asked for, or "unknown" where git does not hold it.
@@ -150,6 +165,12 @@ def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{found}-dirty" if added and not found.endswith("-dirty") else found
+
+
+def _short(commit: str) -> str:
+    """A commit by its first characters, and "-dirty" where files differed from it."""
+    name, dirty, _ = commit.partition("-dirty")
+    return name[:COMMIT] + dirty
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -14,7 +14,6 @@ from wsol_jax import experiment, identity, logbook, published, report, run_files
 from wsol_jax.papers import cells, galleries, plan, typeset
 
 HOUR = 3600.0
-COMMIT = 10  # characters of a commit that tell it from others
 
 
 def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
@@ -81,25 +80,10 @@ def provenance(wanted: Sequence[plan.Need], at_hand: plan.Shelf) -> str:
     runs = {phase.run.folder: phase.run.record for phase in phases}
     if not runs:
         return "None of its runs is finished."
-    starts = [start for record in runs.values() for start in (record, *record["earlier"])]
-    facts = {
-        "commit": sorted({_short(start["commit"]) for start in starts}),
-        "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
-        "jax": sorted({start["versions"]["jax"] for start in starts}),
-    }
-    told = "; ".join(f"{name} {', '.join(values)}" for name, values in facts.items())
-    spent = logbook.duration(sum(start.get("seconds", 0.0) for start in starts))
-    least = "at least " * any("seconds" not in start for start in starts)  # some were killed
     return (
-        f"{len(runs)} runs, {least}{spent} in all; {told}. Without (n=...) a number is of one "
-        "seed, but for t and p, which are of all."
+        f"{logbook.provenance(runs.values())}. Without (n=...) a number is of "
+        "one seed, but for t and p, which are of all."
     )
-
-
-def _short(commit):
-    """A commit by its first characters, and "-dirty" where files differed from it."""
-    name, dirty, _ = commit.partition("-dirty")
-    return name[:COMMIT] + dirty
 
 
 def _transferred(need, at_hand, deadline, opened):
