@@ -125,6 +125,14 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--mode=predict_slides", "--workdir=a"], "needs --images=FOLDER and --field=MICRONS"),
         (["--mode=embed", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
         (["--mode=transfer", "--workdir=runs/a"], "needs --workdir=FOLDER and --config=FILE"),
+        (
+            ["--mode=transfer", "--config=configs/paper/table01.py"],
+            "configs/paper/table01.py is a whole table",
+        ),
+        (
+            ["--mode=transfer", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
+            "--workdir=gs://bucket/run is an address; expected a folder",
+        ),
         (["--mode=embed", "--config=configs/quickstart.py"], "no checkpoints under"),
         (["--config=configs/quickstart.py", "--process=1"], "missing: --coordinator, --processes"),
         (["--mode=evaluate_maps", "--maps=MAPS"], "needs --maps=FOLDER and --masks=FOLDER"),
@@ -154,9 +162,8 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
     ],
 )
 def test_wrong_calls_are_told(arguments, message, tmp_path):
-    workdir = (
-        [] if not arguments or "--workdir=/nonexistent" in arguments else [f"--workdir={tmp_path}"]
-    )
+    own = not arguments or any(a.startswith("--workdir=") for a in arguments)
+    workdir = [] if own else [f"--workdir={tmp_path}"]
     with pytest.raises((app.UsageError, flags.Error, ValueError, OSError, AttributeError)) as error:
         call(*arguments, *workdir)
     assert message in str(error.value)

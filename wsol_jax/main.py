@@ -18,7 +18,22 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from wsol_jax import cpu, distributed
+from wsol_jax import (
+    cpu,
+    distributed,
+    embedding,
+    evaluate_maps,
+    experiment,
+    identity,
+    parallel,
+    predict,
+    report,
+    slide_maps,
+    stain_shift,
+    train,
+    transfer,
+)
+from wsol_jax.papers import costs, tables
 
 
 class Mode(NamedTuple):
@@ -30,16 +45,12 @@ class Mode(NamedTuple):
 
 
 def _train():
-    from wsol_jax import train  # here and below: once TensorFlow has been kept off the devices
-
     config, workdir = _run()
     train.run(config, workdir, train=_MODE.value == "train")
     _write_report(workdir)
 
 
 def _report():
-    from wsol_jax.papers import costs, tables
-
     config, workdir = _run()
     if "rounds" in config:
         costs.run(config, workdir)
@@ -50,16 +61,12 @@ def _report():
 
 
 def _predict():
-    from wsol_jax import predict
-
     config, workdir = _run()
     output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
     predict.run(config, workdir, pathlib.Path(_IMAGES.value), output, _CHECKPOINT.value)
 
 
 def _predict_slides():
-    from wsol_jax import slide_maps
-
     config, workdir = _run()
     output = pathlib.Path(_OUTPUT.value or workdir / "slides")
     given = {"field": _FIELD.value, "mpp": _MPP.value, "checkpoint": _CHECKPOINT.value}
@@ -67,17 +74,14 @@ def _predict_slides():
 
 
 def _transfer():
-    from wsol_jax import transfer
-
-    workdir = pathlib.Path(_WORKDIR.value)
+    _require_row(_CONFIG.value)
+    workdir = _folder()
     target, config = _CONFIG.value.data, _config_of(workdir)
     transfer.run(config, workdir, target, transfer.open_target(config, target))
     logging.info("scores: %s", transfer.path(workdir, target))
 
 
 def _stain_shift():
-    from wsol_jax import stain_shift
-
     config, workdir = _run()
     images = pathlib.Path(_IMAGES.value)
     stain_shift.run(config, workdir, images, _STYLES.value, _RESTAINING.value)
@@ -85,16 +89,12 @@ def _stain_shift():
 
 
 def _embed():
-    from wsol_jax import embedding
-
     config, workdir = _run()
     embedding.run(config, workdir, _IMAGE.value)
     _write_report(workdir)
 
 
 def _evaluate_maps():
-    from wsol_jax import evaluate_maps
-
     maps, masks = pathlib.Path(_MAPS.value), pathlib.Path(_MASKS.value)
     against = pathlib.Path(_AGAINST.value) if _AGAINST.value else None
     evaluate_maps.run(maps, masks, pathlib.Path(_OUTPUT.value or maps), against)
@@ -168,22 +168,27 @@ def _run():
         raise app.UsageError(
             "pass --config=configs/NAME.py, or --workdir=FOLDER of an existing run"
         )
-    if "://" in (_WORKDIR.value or ""):
+    if _CONFIG.value is None:
+        return _config_of(_folder()), _folder()
+    _require_row(_CONFIG.value)
+    workdir = _folder(f"runs/{_CONFIG.value.name}")
+    if "cells" not in _CONFIG.value:  # a run is used with the config that it was trained with
+        identity.check_config(workdir, _CONFIG.value)
+    return _CONFIG.value, workdir
+
+
+def _folder(usual=None):
+    """The folder that --workdir names."""
+    given = _WORKDIR.value or usual
+    if "://" in given:
         raise app.UsageError(
-            f"--workdir={_WORKDIR.value} is an address; expected a folder: mount the bucket, as by "
-            "gcsfuse, and name the folder"
+            f"--workdir={given} is an address; expected a folder: mount the bucket, as by gcsfuse, "
+            "and name the folder"
         )
-    if _CONFIG.value is not None:
-        _require_row(_CONFIG.value)
-        workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / _CONFIG.value.name)
-        _require_own(_CONFIG.value, workdir)
-        return _CONFIG.value, workdir
-    return _config_of(pathlib.Path(_WORKDIR.value)), pathlib.Path(_WORKDIR.value)
+    return pathlib.Path(given)
 
 
 def _config_of(workdir):
-    from wsol_jax import experiment
-
     try:
         return experiment.stored_config(workdir)
     except FileNotFoundError as error:
@@ -200,17 +205,7 @@ def _require_row(config):
         raise app.UsageError(f"configs/{config.name}.py is a whole table: pass --mode=report{row}")
 
 
-def _require_own(config, workdir):
-    """A run is used with the config that it was trained with."""
-    from wsol_jax import identity
-
-    if "cells" not in config:
-        identity.check_config(workdir, config)
-
-
 def _write_report(workdir):
-    from wsol_jax import parallel, report
-
     if jax.process_index() == 0:
         logging.info("report: %s", report.write(workdir))
     parallel.wait_for_all()  # no process leaves, and so ends the run, before the report is written
@@ -242,8 +237,6 @@ def _set_up(mode):
 
 
 def _join(mode):
-    from wsol_jax import parallel
-
     several = _DISTRIBUTED.value or _PROCESSES.value is not None
     if several and not mode.shared:
         raise app.UsageError(f"--mode={_MODE.value} is done by one process; start just one")
