@@ -3,6 +3,7 @@
 import csv
 
 import jax
+import pytest
 from ml_collections import ConfigDict
 
 from configs import maxmin, tables
@@ -47,6 +48,13 @@ def test_costs_stand_beside_the_published_ones(tmp_path):
     assert [text.strip() for text in header.split("|")[1:-1]] == [*columns, "s an image of a batch"]
     with (tmp_path / "table.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found)
+
+
+def test_a_batch_of_one_is_refused(tmp_path):
+    config = small_rows()
+    config.batch_size = 1
+    with pytest.raises(ValueError, match="batch_size 1: expected 2 or more"):
+        costs.run(config, tmp_path)
 
 
 def test_rows_take_turns_and_a_batch_is_divided_by_its_images(monkeypatch):

@@ -127,7 +127,9 @@ def test_no_mpp_is_one_error_where_it_is_needed(tmp_path, canvas):
     file = slide_factory.write(tmp_path / "bare.tif", canvas, mpp=None, levels=1)
     slide = reader.open_slide(file)
     assert slide.mpp is None
-    with pytest.raises(ValueError, match=r"bare\.tif does not say .* give it as mpp, about 0\.25"):
+    with pytest.raises(
+        ValueError, match=r"bare\.tif does not say .* give it as --mpp, about 0\.25"
+    ):
         reader.require_mpp(slide)
     assert reader.require_mpp(reader.open_slide(file, mpp=0.5)) == (0.5, 0.5)
 

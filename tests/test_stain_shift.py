@@ -52,6 +52,9 @@ def run(tmp_path_factory):
         checkpoints = checkpoint.Checkpoints(folder / phase / "checkpoints")
         checkpoints.save(0, state, kept.to_dict(), {0})
         checkpoints.close()
+    (folder / "config.json").write_text(config.to_json())
+    maps = {phase: {"maps": {name: {}}} for phase, (_, name) in phases.items()}
+    (folder / "metrics.json").write_text(json.dumps({"phases": maps}))
     return folder
 
 

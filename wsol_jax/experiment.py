@@ -93,10 +93,17 @@ def open_split(config: Any, name: str, *, cropped: bool = False) -> splits.Split
     `config.keep_aspect` their short side is `config.resize` for both, and truth is evaluated at its
     own size.
     """
-    sizing = pictures.Sizing(config.resize if cropped else config.image_size)
+    sizing = pictures.Sizing(config.resize) if cropped else evaluation_sizing(config)
     if config.keep_aspect:
-        sizing = pictures.Sizing(config.resize, keep_aspect=True, original_mask=not cropped)
+        sizing = sizing._replace(keep_aspect=True, original_mask=not cropped)
     return sources.open_split(split=name, sizing=sizing, **keywords(config.data))
+
+
+def evaluation_sizing(config: Any) -> pictures.Sizing:
+    """How a run evaluates its images: as squares, or by their short side."""
+    if config.keep_aspect:
+        return pictures.Sizing(config.resize, keep_aspect=True)
+    return pictures.Sizing(config.image_size)
 
 
 def build(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import augment, evaluate, metrics, ops, run_files, trained, visualize
+from wsol_jax import augment, evaluate, experiment, metrics, ops, run_files, trained, visualize
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -166,10 +166,8 @@ def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _seen_size(picture, config):
     """Width and height at which the run evaluated its images."""
-    sizing = pictures.Sizing(config.image_size)
-    if config.keep_aspect:
-        sizing = pictures.Sizing(config.resize, keep_aspect=True)
-    (height, width), _ = pictures.shapes(picture.size[::-1], picture.size[::-1], sizing)
+    own, sizing = picture.size[::-1], experiment.evaluation_sizing(config)
+    (height, width), _ = pictures.shapes(own, own, sizing)
     return width, height
 
 

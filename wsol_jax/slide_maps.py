@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import logbook, predict, visualize
+from wsol_jax import experiment, logbook, predict, visualize
 from wsol_jax.slides import exports, mosaic, prepare, reader
 
 # Methods whose values do not depend on what else is in a tile.
@@ -150,7 +150,7 @@ def _require(config, images, output, field, mpp):
 
 def _batched(localize, config):
     """The localizer on batches of one shape, maps finer than `CELLS` averaged where they divide."""
-    side = config.resize if config.keep_aspect else config.image_size
+    side = experiment.evaluation_sizing(config).side
     shape = (config.evaluation_batch_size, side, side, 3)
     _, maps = jax.eval_shape(localize, jax.ShapeDtypeStruct(shape, np.uint8))
     cells = maps.shape[1]

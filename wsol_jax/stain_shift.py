@@ -18,9 +18,9 @@ from wsol_jax import (
     logbook,
     map_kinds,
     predict,
+    run_files,
     stain_styles,
     trained,
-    wording,
 )
 from wsol_jax.data import camelyon16, splits
 
@@ -75,7 +75,7 @@ def run(
     }
     logbook.write_json(workdir / "stain_shift.json", numbers)
     with logbook.replacing(workdir / "stain_shift.svg") as scratch:
-        scratch.write_bytes(_figure(numbers["styles"], config))
+        scratch.write_bytes(_figure(numbers["styles"], run_files.read(workdir)))
     logging.info("stain shift: %s and .svg", workdir / "stain_shift.json")
     return numbers
 
@@ -114,22 +114,17 @@ def _scores(
     return rows
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], config: Any) -> bytes:
+def _figure(rows: Sequence[Mapping[str, Any]], run: run_files.Run) -> bytes:
     """A panel for each quantity, a line for each map of each phase, in the report's colours."""
-    metric, origin = config.metric, config.baseline.cam if config.baseline else None
-    kinds = [
-        (phase, name)
-        for phase, maps in rows[0]["scores"].items()
-        for name in sorted(maps, key=lambda name: name != origin)
-    ]
-    names = [name for _, name in kinds]
-    panels = {}
-    for key, title in ((metric, map_kinds.VALIDATION[metric]), ("accuracy", "accuracy")):
+    metric, scored, panels = map_kinds.metric_of(run), rows[0]["scores"], {}
+    kinds = [kind for kind in map_kinds.of_run(run) if kind.name in scored.get(kind.phase, ())]
+    titles = [kind.title for kind in kinds]
+    for key, panel in ((metric, map_kinds.VALIDATION[metric]), ("accuracy", "accuracy")):
         lines = []
-        for place, (phase, name) in enumerate(kinds):
-            values = [row["scores"][phase][name][key] for row in rows]
-            label = wording.name_of(name) + f" ({phase})" * (names.count(name) > 1)
-            lines.append(figures.Line(place, label, values))
-        panels[title] = [line for line in lines if None not in line.values]
+        for kind in kinds:
+            values = [row["scores"][kind.phase][kind.name][key] for row in rows]
+            label = kind.title + f" ({kind.phase})" * (titles.count(kind.title) > 1)
+            lines.append(figures.Line(kind.place, label, values))
+        panels[panel] = [line for line in lines if None not in line.values]
     distances = [row["distance"] for row in rows]
     return figures.shift_figure(distances, {k: v for k, v in panels.items() if v})

@@ -43,6 +43,10 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
         rows = ", ".join(cell.row for cell in config.cells)
         logging.info("to be timed, %d calls of each: %s", config.rounds, rows)
         return []
+    if config.batch_size < 2:
+        raise ValueError(
+            f"batch_size {config.batch_size}: expected 2 or more, to stand beside one image alone"
+        )
     known = published.table(config.table)
     (unit,) = UNITS.keys() & set(known.columns)
     rows = {cell.row: _row(cell.run, config) for cell in config.cells}

@@ -1,13 +1,14 @@
 """Outlined regions of a slide and their mask in any window, from ASAP's XML or NCRF's JSON.
 
 CAMELYON16 (Ehteshami Bejnordi et al., JAMA 2017) outlines tumors in the groups `_0`, `_1` and
-`Tumor`, and normal tissue inside of them in `_2` and `Exclusion`.
+`Tumor`, and normal tissue inside of them in `_2` and `Exclusion`; CAMELYON17 calls them
+`metastases` and `normal`.
 """
 
 import json
 import pathlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from jaxtyping import Bool, Float64, UInt8
 from wsol_jax import choices
 from wsol_jax.slides import rasters
 
-GROUPS = {"Tumor": True, "_0": True, "_1": True, "Exclusion": False, "_2": False}
+GROUPS = {  # whether they are tumor; else they are cut out of it
+    **dict.fromkeys(("Tumor", "_0", "_1", "metastases"), True),
+    **dict.fromkeys(("Exclusion", "_2", "normal"), False),
+}
 FLAT = ("Dot", "PointSet", "Measurement")  # ASAP's types that outline no area
 RULES = ("published", "exact")
 EXPECTED = "an ASAP file (.xml), or a .json of {positive, negative: [{name, vertices}]}"
@@ -42,14 +46,13 @@ class Region(NamedTuple):
 Annotation = tuple[Region, ...]  # in the order they are painted: a later one covers an earlier one
 
 
-def read(file: str | pathlib.Path, *, groups: Mapping[str, bool] = GROUPS) -> Annotation:
+def read(file: str | pathlib.Path) -> Annotation:
     """The regions of a slide, in the order they are painted.
 
     Whatever outlines no area (dots, fewer than three vertices) is left out.
 
     Args:
-      file: ASAP's XML or NCRF's JSON.
-      groups: of ASAP, by name: True for tumor, False for exclusion.
+      file: ASAP's XML, with groups among `GROUPS`, or NCRF's JSON.
 
     Raises:
       FileNotFoundError, ValueError: with the file, what was expected, and what mends it.
@@ -61,7 +64,7 @@ def read(file: str | pathlib.Path, *, groups: Mapping[str, bool] = GROUPS) -> An
     if parse is None:
         raise ValueError(f"the annotation {file} has an unknown suffix; expected {EXPECTED}")
     try:
-        found = tuple(parse(file, groups))
+        found = tuple(parse(file))
     except (ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
@@ -125,7 +128,7 @@ def window(
     return mask
 
 
-def _read_asap(file: pathlib.Path, groups: Mapping[str, bool]) -> Iterator[Region]:
+def _read_asap(file: pathlib.Path) -> Iterator[Region]:
     root = ElementTree.parse(file).getroot()
     if root.tag != "ASAP_Annotations":  # of ImageScope, say, which would pass for a normal slide
         raise ValueError(f"its first element is {root.tag!r}, not 'ASAP_Annotations'")
@@ -133,17 +136,17 @@ def _read_asap(file: pathlib.Path, groups: Mapping[str, bool]) -> Iterator[Regio
         if element.attrib["Type"] in FLAT:
             continue
         name, group = element.attrib["Name"], element.attrib["PartOfGroup"]
-        if group not in groups:
+        if group not in GROUPS:
             raise ValueError(
-                f"{name!r} is in the group {group!r}, of {list(groups)}; say with `groups` whether "
-                "it is a tumor"
+                f"{name!r} is in the group {group!r}, which may be a tumor or not; give it one "
+                f"of the groups {list(GROUPS)}"
             )
         points = sorted(element.iterfind("./Coordinates/Coordinate"), key=_place)
         vertices = [[_coordinate(point.attrib[axis]) for axis in "XY"] for point in points]
-        yield Region(name, group, groups[group], _array(vertices))
+        yield Region(name, group, GROUPS[group], _array(vertices))
 
 
-def _read_json(file: pathlib.Path, groups: Mapping[str, bool]) -> Iterator[Region]:
+def _read_json(file: pathlib.Path) -> Iterator[Region]:
     content = json.loads(file.read_text())
     for group in ("positive", "negative"):
         for polygon in content[group]:

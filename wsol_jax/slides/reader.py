@@ -88,7 +88,7 @@ def require_mpp(slide: Slide) -> Mpp:
     """The slide's microns per level-0 pixel, or a ValueError that says how to give them."""
     if slide.mpp is None:
         raise ValueError(
-            f"{slide.file} does not say how many microns a pixel is wide; give it as mpp, about "
+            f"{slide.file} does not say how many microns a pixel is wide; give it as --mpp, about "
             "0.25 for a scan at 40x and 0.5 at 20x"
         )
     return slide.mpp
