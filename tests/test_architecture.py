@@ -21,12 +21,13 @@ LAYERS = [
     {"decoder", "location"},
     {"backbones", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
-    {"batch_norm", "choices", "cpu", "distributed", "ops", "convolution", "pixel_counts"},
+    {"batch_norm", "choices", "convolution", "cpu", "distributed", "pixel_counts"},
+    {"ops"},
     {"locks", "pixel_labels", "significance", "termination"},  # without JAX
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FLAX = {"backbones", "batch_norm", "decoder", "heads", "methods", "method", "metrics", "train"}
-FLAX |= {"separability"}
+FLAX = {"backbones", "batch_norm", "convolution", "decoder", "heads", "method", "methods"}
+FLAX |= {"metrics", "separability", "train"}
 ONLY_IN = {
     "tensorflow": {"data", "main"},
     "tensorflow_datasets": {"data"},

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wsol_jax import ops
+
 
 class BatchNorm(nn.Module):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, over all axes but the last.
@@ -41,7 +43,7 @@ class BatchNorm(nn.Module):
 
     def _statistics(self, x):
         """Mean, biased variance and number of samples per channel, over all devices."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = ops.wide(x)
         axes = tuple(range(x.ndim - 1))
         mean = self._average(jnp.mean(wide, axes))
         # The variance is least at the mean, so its derivative by the mean, a sum over everything,
@@ -52,7 +54,7 @@ class BatchNorm(nn.Module):
         return mean, var, devices * (x.size // x.shape[-1])
 
     def _moments(self, x):
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = ops.wide(x)
         axes = tuple(range(x.ndim - 1))
         return jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes), self.epsilon
 

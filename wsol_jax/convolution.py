@@ -3,8 +3,7 @@
 There XLA computes the weight gradient of a 1x1 convolution as a convolution with an h x w kernel,
 two to five times slower than the matrix product it is, and the gradient of a maximum through the
 indices of all pixels. GPU and TPU keep XLA's operations: the choice falls when a program is
-lowered, so one exported step runs everywhere. Pass the convolution on as
-`flax.linen.Conv(conv_general_dilated=...)`.
+lowered, so one exported step runs everywhere.
 """
 
 import functools
@@ -12,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -58,6 +58,9 @@ def conv_general_dilated(
         precision=precision,
         **options,
     )
+
+
+Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 def max_pool(

@@ -52,7 +52,7 @@ class Decoder(nn.Module):
                 x = jnp.concatenate([_resized(x, level.shape[1:3]), level], axis=-1)
             x = unit(x, channels, f"blocks.{index}.conv1")
             x = unit(x, channels, f"blocks.{index}.conv2")
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = ops.wide(x)
         head = _conv(2, kernel_init=nn.initializers.xavier_uniform(), name="head")
         return _resized(head(x), shape)
 
@@ -89,7 +89,7 @@ class DoubleConvDecoder(nn.Module):
             after = double_conv.DoubleConv(level.shape[-1], **options, name=f"up.{number}.after")
             x = ops.resize_nearest(before(x, train), level.shape[1:3])
             x = after(jnp.concatenate([x, level], axis=-1), train)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = ops.wide(x)
         return _resized(nn.Dense(2, kernel_init=_kaiming, name="head")(x), shape)
 
 
@@ -113,11 +113,10 @@ def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> nn.Modu
 
 
 def _conv(channels, **keywords) -> Callable[[jax.Array], jax.Array]:
-    return nn.Conv(
+    return convolution.Conv(
         channels,
         (3, 3),
         padding=1,
-        conv_general_dilated=convolution.conv_general_dilated,
         **keywords,
     )
 

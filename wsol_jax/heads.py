@@ -45,7 +45,7 @@ class ClassScores(nn.Module):
         return self.pool(scores.reshape(scores.shape[0], -1, self.num_classes))
 
     def maps(self, features: Features) -> Maps:
-        return self._classes(self.linear(_wide(features)))
+        return self._classes(self.linear(ops.wide(features)))
 
     def _classes(self, rows):
         return rows[..., int(self.background_row) :]
@@ -59,7 +59,7 @@ class WGAP(ClassScores):
     """
 
     def __call__(self, features: Features, keys: Any = None, train: bool = False) -> Logits:
-        return self._classes(self.linear(jnp.mean(_wide(features), axis=(1, 2))))
+        return self._classes(self.linear(jnp.mean(ops.wide(features), axis=(1, 2))))
 
 
 class MaxPool(ClassScores):
@@ -133,7 +133,7 @@ class WildCat(ClassScores):
         return logits
 
     def maps(self, features: Features) -> Maps:
-        rows = self.to_modalities(_wide(features))
+        rows = self.to_modalities(ops.wide(features))
         return self._classes(jnp.mean(rows.reshape(*rows.shape[:-1], -1, self.modalities), axis=-1))
 
 
@@ -155,12 +155,12 @@ class DeepMIL(nn.Module):
         self.linear = [nn.Dense(1, kernel_init=_xavier) for _ in range(self.num_classes)]
 
     def __call__(self, features: Features, keys: Any = None, train: bool = False) -> Logits:
-        pooled = jnp.einsum("bhwk,bhwc->bkc", self.maps(features), _wide(features))
+        pooled = jnp.einsum("bhwk,bhwc->bkc", self.maps(features), ops.wide(features))
         logits = [linear(pooled[:, k]) for k, linear in enumerate(self.linear)]
         return jnp.concatenate(logits, axis=-1)
 
     def maps(self, features: Features) -> Maps:
-        x = _wide(features)
+        x = ops.wide(features)
         hidden = nn.tanh(self.value(x))
         if self.gated:
             hidden *= nn.sigmoid(self.gate(x))
@@ -179,7 +179,7 @@ class ConvGAP(nn.Module):
     def maps(self, features: Features) -> Maps:
         uniform = _uniform(9 * features.shape[-1])
         options = {"padding": 1, "kernel_init": uniform, "bias_init": uniform}
-        return nn.Conv(self.num_classes, (3, 3), **options, name="conv")(_wide(features))
+        return nn.Conv(self.num_classes, (3, 3), **options, name="conv")(ops.wide(features))
 
 
 class PixelHead(nn.Module):
@@ -207,7 +207,7 @@ class PixelHead(nn.Module):
             )
         if self.batch_norm:
             x = batch_norm.BatchNorm(axis_name=self.axis_name, name="norm")(x, train)
-        return self._convolution(_wide(x), 2, "output", dtype=None)
+        return self._convolution(ops.wide(x), 2, "output", dtype=None)
 
     def _convolution(self, x, channels, name, dtype):
         uniform = _uniform(x.shape[-1])
@@ -239,8 +239,3 @@ def _uniform(inputs):
         return jax.random.uniform(key, shape, dtype, -(inputs**-0.5), inputs**-0.5)
 
     return draw
-
-
-def _wide(x):
-    """At least float32: pooling and logits do not stay in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

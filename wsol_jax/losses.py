@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Integer
 
+from wsol_jax import ops
+
 Sum = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
@@ -76,7 +78,7 @@ def partial_cross_entropy(
       target: class of each pixel, 0 background and 1 foreground.
       known: which pixels have a target, or how much each one counts.
     """
-    logits = pixel_logits.astype(jnp.promote_types(pixel_logits.dtype, jnp.float32))
+    logits = ops.wide(pixel_logits)
     weight = known.astype(logits.dtype)
     # Selected before the logarithm, so that nothing unknown, even NaN, reaches sum or gradient.
     logits = jnp.where(weight[..., None] > 0, logits, 0)
@@ -123,5 +125,5 @@ def sem(logits: Float[Array, "b k"]) -> Float[Array, "b"]:
 
 def _log_probabilities(logits):
     """In single precision or better; the logarithm of a softmax would reach -inf."""
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = ops.wide(logits)
     return jax.nn.log_softmax(wide)

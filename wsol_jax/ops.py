@@ -28,6 +28,11 @@ def in_single_precision(function: Callable) -> Callable:
     return traced
 
 
+def wide(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """In single precision, or in double where it is that."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def resize(
     images: Float[Array, "b h w c"], shape: tuple[int, int], *, align_corners: bool = False
 ) -> Float[Array, "b H W c"]:

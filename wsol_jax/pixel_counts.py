@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from wsol_jax import ops
+
 Numbers = np.ndarray | np.generic  # at every threshold, or at one
 
 
@@ -41,7 +43,7 @@ def histogram(
     """
     limits = edges(interval)
     bins = len(limits) - 1
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = ops.wide(scores)
     limits = jnp.asarray(_rounded_up(limits, scores.dtype))
     inside = (scores >= 0) & (scores <= 1)  # False for NaN
     nearest = jnp.round(jnp.where(inside, scores, 0) / interval).astype(jnp.int32)

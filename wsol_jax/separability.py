@@ -102,7 +102,7 @@ def scatter(
     Args:
       truth: 0 background, 1 foreground; others belong to neither.
     """
-    x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    x = ops.wide(features)
     background, foreground = truth == 0, truth == 1
     # Means before squares, and all as seen from one pixel, which changes no difference: features
     # that lie far from zero would lose theirs in float32.

@@ -56,14 +56,13 @@ class DoubleConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b _ _ d"]:
         conv = functools.partial(
-            nn.Conv,
+            convolution.Conv,
             self.channels,
             (3, 3),
             padding=1,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=_kaiming,
-            conv_general_dilated=convolution.conv_general_dilated,
         )
         for number, stride in ((1, self.stride), (2, 1)):
             x = conv(strides=(stride, stride), name=f"conv{number}")(x)

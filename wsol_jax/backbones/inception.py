@@ -62,13 +62,12 @@ class InceptionV3(nn.Module):
         for number, layer_keys in enumerate(ops.split_keys(keys, 2), 1):
             if train:
                 x = ops.dropout(x, layer_keys, DROPOUT)
-            conv = nn.Conv(
+            conv = convolution.Conv(
                 wide(1024),
                 (3, 3),
                 padding=1,
                 dtype=self.dtype,
                 kernel_init=_kaiming,
-                conv_general_dilated=convolution.conv_general_dilated,
                 name=f"SPG_A3_{number}b.1",
             )
             x = nn.relu(conv(x))
@@ -87,7 +86,7 @@ class Unit(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b _ _ d"]:
         sizes = self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
-        x = nn.Conv(
+        x = convolution.Conv(
             self.channels,
             sizes,
             (self.stride, self.stride),
@@ -95,7 +94,6 @@ class Unit(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=_kaiming,
-            conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
         )(x)
         norm = batch_norm.BatchNorm(epsilon=EPSILON, axis_name=self.axis_name, name="bn")

@@ -59,11 +59,10 @@ class ResNet(nn.Module):
         del keys  # nothing is drawn
         choices.require("stride_in", self.stride_in, ("conv1", "conv2"))
         conv = functools.partial(
-            nn.Conv,
+            convolution.Conv,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=_kaiming,
-            conv_general_dilated=convolution.conv_general_dilated,
         )
         norm = functools.partial(batch_norm.BatchNorm, axis_name=self.axis_name)
         x = image

@@ -47,12 +47,11 @@ class VGG16(nn.Module):
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
         del keys, train  # nothing is drawn, and evaluation is no different
         conv = functools.partial(
-            nn.Conv,
+            convolution.Conv,
             kernel_size=(3, 3),
             padding=1,
             dtype=self.dtype,
             kernel_init=_kaiming,
-            conv_general_dilated=convolution.conv_general_dilated,
         )
         x, index, levels = image, 0, []
         for stage, channels in enumerate(STAGES):

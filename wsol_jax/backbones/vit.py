@@ -119,13 +119,12 @@ class ViT(nn.Module):
     def _embed(self, image):
         """All tokens: class, registers, patches, location; and the patches' rows and columns."""
         _check(image.shape, self.patch)
-        embed = nn.Conv(
+        embed = convolution.Conv(
             self.width,
             (self.patch, self.patch),
             (self.patch, self.patch),
             padding="VALID",
             dtype=self.dtype,
-            conv_general_dilated=convolution.conv_general_dilated,
             name="patch_embed.proj",
         )
         x = embed(image)
@@ -178,7 +177,7 @@ class Block(nn.Module):
         qkv = self._dense(3 * c, "attn.qkv")(x).reshape(b, n, 3, self.heads, -1)
         query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # each b h n d
         scores = jnp.einsum("bhnd,bhmd->bhnm", query * query.shape[-1] ** -0.5, key)
-        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        scores = ops.wide(scores)
         weights, mask = jax.nn.softmax(scores), None
         if self.location:
             mask = jax.nn.sigmoid(jnp.mean(scores[:, :, -1], axis=1))
