@@ -73,8 +73,8 @@ def require_together(runs: list[Run]) -> None:
     judged = {map_kinds.metric_of(run) for run in runs}
     for what, found in (("on", data), ("judged by", judged)):
         if len(found) > 1:
-            told = sorted(found, key=str)
-            raise ValueError(f"runs {what} {told} cannot share a table; collect them apart")
+            several = sorted(found, key=str)
+            raise ValueError(f"runs {what} {several} cannot share a table; collect them apart")
     counts = collections.Counter((run.metrics["name"], run.metrics["seed"]) for run in runs)
     twice = [f"{name}, seed {seed}" for (name, seed), count in counts.items() if count > 1]
     if twice:

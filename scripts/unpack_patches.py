@@ -105,21 +105,21 @@ def unpack(rows: list[dict[str, str]], shards: pathlib.Path, output: pathlib.Pat
 
 def described(rows: list[dict[str, str]]) -> str:
     """How many slides and patches each split has, and how wide a patch is."""
-    told = []
+    lines = []
     for split in folder.SHARES:
         own = [row for row in rows if row["split"] == split]
         labels = collections.Counter(int(row["label"]) for row in own)
         counts = ", ".join(f"{count} of class {label}" for label, count in sorted(labels.items()))
-        told.append(f"{split}: {len({row['slide'] for row in own})} slides, {counts or 'none'}")
+        lines.append(f"{split}: {len({row['slide'] for row in own})} slides, {counts or 'none'}")
     scales = sorted(float(row["mpp_x"]) for row in rows if row["mpp_x"])
     if scales:
         fields = " to ".join(
             f"{512 * scale:.0f}" for scale in dict.fromkeys((scales[0], scales[-1]))
         )
-        told.append(f"a patch is {fields} microns wide (--field of predict_slides)")
+        lines.append(f"a patch is {fields} microns wide (--field of predict_slides)")
         if scales[-1] > ALIKE * scales[0]:
-            told.append("WARNING: these are slides of different scales; cut and train them apart")
-    return "\n".join(told)
+            lines.append("WARNING: these are slides of different scales; cut and train them apart")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

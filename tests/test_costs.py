@@ -45,7 +45,7 @@ def test_costs_stand_beside_the_published_ones(tmp_path):
     _, _, about, _, header, *_ = (tmp_path / "table.md").read_text().splitlines()
     assert about.endswith("Of another device.")
     columns = ["", "parameters", "paper", "difference", "s, one image", "paper"]
-    assert [text.strip() for text in header.split("|")[1:-1]] == [*columns, "s an image of a batch"]
+    assert [text.strip() for text in header.split("|")[1:-1]] == [*columns, "s per image, batched"]
     with (tmp_path / "table.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found)
 

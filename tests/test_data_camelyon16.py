@@ -165,7 +165,9 @@ def test_what_is_missing_is_told(few, folder, tmp_path):
     lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith(few["test", "slide_disjoint"][0].slide)]
     (tmp_path / "manifest.csv").write_text("".join(kept))
-    message = r"\d of the 8 patches of 'test' are not in .* \['test_001'\] and such; cut them, too"
+    message = (
+        r"\d of the 8 patches of 'test' are not in .* \['test_001'\] among them; cut them, too"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         camelyon16.examples("test", folder=tmp_path)
     with pytest.raises(FileNotFoundError, match=message):

@@ -255,7 +255,10 @@ def test_one_command_at_a_time(slides, tmp_path):
         ({"slides": "nowhere"}, "nowhere does not exist; name the one of the slides"),
         ({"slides": "empty"}, "empty holds no slides (.tif, "),
         ({"annotations": "empty"}, "empty holds no annotations (.xml, .json)"),
-        ({"mode": "recut"}, "holds none of the slides that recut cuts, only ['a', 'b', 'c']"),
+        (
+            {"mode": "recut"},
+            "holds none of the slides that recut cuts, only others, such as ['a', 'b', 'c']",
+        ),
         ({"output": "other"}, "has files and no run.json, so that no run made it"),
         ({"output": "another"}, "is of another run, {"),
         ({"output": "slides/a.tif"}, "a.tif is a file; name a folder"),

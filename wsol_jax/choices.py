@@ -11,11 +11,11 @@ def require(kind: str, value: Any, choices: Iterable) -> None:
 
     Args:
       kind: what the value is, such as "backbone".
-      choices: a dictionary stands for its keys, which are told in alphabetical order.
+      choices: a dictionary stands for its keys, which are listed in alphabetical order.
     """
     if value not in choices:
-        told = sorted(choices) if isinstance(choices, dict) else list(choices)
-        raise ValueError(f"unknown {kind} {value!r}; have {told}")
+        known = sorted(choices) if isinstance(choices, dict) else list(choices)
+        raise ValueError(f"unknown {kind} {value!r}; have {known}")
 
 
 def require_number(

@@ -260,7 +260,7 @@ def _require_every_class(config, train):
 
 
 def _require_object(config, name, split):
-    """PxAP is not defined without an object, which is told before training and not after.
+    """PxAP is not defined without an object, which is reported before training, not after.
 
     Of one's own images: to look for an object in a large published set may take long.
     """

@@ -1,4 +1,4 @@
-"""What a run is, by which it is told from every other: config, versions of methods, images.
+"""What a run is, by which it differs from every other: config, versions of methods, images.
 
 A run goes on, and its baseline serves another, only where these are what they were.
 """
@@ -34,7 +34,7 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
       FileExistsError: the folder holds a run of another config, of another version of a method, or
         on other images or labels, or on what is another baseline now; says what differs.
       FileNotFoundError: the processes do not share the folder, or the config.
-      ValueError: nor the images.
+      ValueError: the processes do not see the same images.
     """
     check_versions(workdir, versions(config))
     check_config(workdir, config)
@@ -42,8 +42,8 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
     check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     digest = zlib.crc32(images.encode()) >> 1  # an int32
-    told = parallel.gather(digest)  # and all have looked before one writes
-    others = [process for process, digest in enumerate(told) if digest != told[0]]
+    digests = parallel.gather(digest)  # and all have looked before one writes
+    others = [process for process, digest in enumerate(digests) if digest != digests[0]]
     if others:
         raise ValueError(
             f"processes {others} see other images, labels or splits than process 0: start all with "

@@ -43,15 +43,15 @@ def find_maps(folder: pathlib.Path, names: Collection[str]) -> dict[str, pathlib
     found = _listed(folder, ARRAYS) or _listed(folder, PICTURES)
     missing = [name for name in names if name not in found]
     strange = [name for name in found if name not in names]
-    told = (
+    message = (
         f"{len(missing)} of {len(names)} masks have no map in {folder} {missing[:TOLD]}, "
         f"{len(strange)} of {len(found)} maps no mask {strange[:TOLD]}; expected one map for each "
         f"mask, named as it is but for the ending: {ARRAYS} or, where there are none, {PICTURES}"
     )
     if missing:
-        raise FileNotFoundError(told)
+        raise FileNotFoundError(message)
     if strange:
-        raise ValueError(told)
+        raise ValueError(message)
     return {name: found[name] for name in names}
 
 

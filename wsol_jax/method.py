@@ -77,7 +77,7 @@ def version(name: str) -> int:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The keywords of a method that has been told nothing."""
+    """The keywords of a method and their usual values."""
     parameters = inspect.signature(_file(name).make).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 

@@ -28,7 +28,7 @@ def sgd(
     Args:
       learning_rate: per step, of the slow group.
       steps_per_epoch: the schedule counts epochs.
-      decay_epochs: epochs at whose begin the learning rate is multiplied by `decay`.
+      decay_epochs: epochs at whose start the learning rate is multiplied by `decay`.
       floor: least learning rate, of either group.
       fast: prefixes of the parameter paths ("encoder/layer4", "head") that learn `fast_ratio` times
         as fast.

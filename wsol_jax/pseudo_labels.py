@@ -32,15 +32,15 @@ def save(path: pathlib.Path, maps: Float16[np.ndarray, "n h w"], origin: dict[st
 
     That comes last: maps without it are not taken for whole.
     """
-    logbook.write_json(_told(path), {})  # which is not what earlier maps were
+    logbook.write_json(_origin_path(path), {})  # which is not what earlier maps were
     with logbook.replacing(path) as scratch, scratch.open("wb") as file:
         np.save(file, maps)
-    logbook.write_json(_told(path), origin)
+    logbook.write_json(_origin_path(path), origin)
 
 
 def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.memmap, "n h w"] | None:
     """Maps saved with this very origin, read from the disk as they are used, or None."""
-    found = run_files.read_json(_told(path))
+    found = run_files.read_json(_origin_path(path))
     if not found or not path.is_file():
         return None
     if found != origin:
@@ -49,5 +49,5 @@ def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.memmap, "n h 
     return np.load(path, mmap_mode="r")
 
 
-def _told(path):
+def _origin_path(path):
     return path.with_suffix(".json")

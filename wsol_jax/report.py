@@ -115,8 +115,8 @@ def _headline(kinds: Sequence[MapKind], metric: str) -> str:
     headed = _headed(kinds, metric)
     if not headed:
         known = [kind for kind in kinds if wording.is_number(kind.scores.get("accuracy"))]
-        rightly = [f"{k.title} classifies {k.scores['accuracy']:.1f} % rightly" for k in known]
-        return "; ".join(rightly[-1:]) or "No test results yet"
+        said = [f"{k.title} classifies {k.scores['accuracy']:.1f} % correctly" for k in known]
+        return "; ".join(said[-1:]) or "No test results yet"
     first, last = headed[0], headed[-1]
     if metric == "dice":
         named = [

@@ -83,7 +83,7 @@ def run(
     mpp: float | None = None,
     checkpoint: str = "",
 ) -> list[dict[str, Any]]:
-    """Maps every slide of a folder; one that fails is told, and the others are mapped.
+    """Maps every slide of a folder; one that fails is reported, and the others are mapped.
 
     Args:
       images: folder of slides, looked through with all inside of it; files whose names end in
@@ -105,7 +105,9 @@ def run(
     _require(config, images, output, field, mpp)
     files = {s.name: s.file for s in prepare.find(images) if not s.name.endswith(prepare.MASK)}
     if not files:
-        raise FileNotFoundError(f"the folder {images} holds masks alone, by their names; no slides")
+        raise FileNotFoundError(
+            f"the folder {images} holds masks alone, files named *_mask; expected slides"
+        )
     found = predict.localizer(config, workdir, checkpoint)
     request = Request(found.origin, found.weights, found.threshold, field)
     output.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def run(
         for name, file in files.items():
             if known[name] is None:
                 known[name] = _attempt(file, output / name, request, mpp, batched)
-                logging.info("%s: %s", name, _told(known[name]))
+                logging.info("%s: %s", name, _summary(known[name]))
             rows = [{"slide": files[n].name, **facts} for n, facts in known.items() if facts]
             _write_csv(output / "slides.csv", COLUMNS, rows)
     failed = sum("error" in row for row in rows)
@@ -274,8 +276,10 @@ def _tile_table(cells, tiles, share, region, probabilities):
         place = mosaic.middle(cells, tile)
         start = (round(tile.column * cells.cell), round(tile.row * cells.cell))
         shares = (share[place].mean() / 255, region[place].mean())
-        told = [f"{value:.4f}" for value in (*shares, *(probabilities[i] if probabilities else ()))]
-        values = (*start, round(cells.step * cells.cell), *told)
+        shown = [
+            f"{value:.4f}" for value in (*shares, *(probabilities[i] if probabilities else ()))
+        ]
+        values = (*start, round(cells.step * cells.cell), *shown)
         rows.append(dict(zip(columns, values, strict=True)))
     return columns, rows
 
@@ -314,7 +318,7 @@ def _finished(folder, file, request, mpp):
     return known["found"] if known["fingerprint"] == reader.fingerprint(file) else None
 
 
-def _told(row):
+def _summary(row):
     if "error" in row:
         return f"failed: {row['error']}"
     return (

@@ -109,8 +109,8 @@ def _scores(
                 for name, scores in of_maps.items()
             }
             for name, found in row["scores"][phase.title].items():
-                told = "  ".join(f"{k} {v:.1f}" for k, v in found.items() if v is not None)
-                logging.info("%.1f degrees  %s  %s  %s", row["distance"], phase.title, name, told)
+                shown = "  ".join(f"{k} {v:.1f}" for k, v in found.items() if v is not None)
+                logging.info("%.1f degrees  %s  %s  %s", row["distance"], phase.title, name, shown)
     return rows
 
 

@@ -86,7 +86,7 @@ def run(
     """
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
-    # Whatever is wrong with either phase is told before the first begins.
+    # Whatever is wrong with either phase is reported before the first begins.
     method = [_checked(config, section) for section in experiment.sections(config)][-1]
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
@@ -338,8 +338,8 @@ def _batches(phase, config, data, start):
 def _finite(losses, step, checkpoints):
     losses = {name: float(value) for name, value in losses.items()}
     if not math.isfinite(losses["total"]):
-        told = f"the loss is {losses['total']} at step {step} ({losses})"
-        raise _diverged(told, step - 1, checkpoints)
+        message = f"the loss is {losses['total']} at step {step} ({losses})"
+        raise _diverged(message, step - 1, checkpoints)
     return losses
 
 
@@ -360,7 +360,7 @@ def _stop_if_asked(termination, step):
         raise SystemExit(0)
 
 
-def _diverged(told, step, checkpoints):
+def _diverged(message, step, checkpoints):
     """The error of the state after `step`, once what was held before it is saved."""
     checkpoints.write_held()
     newest = checkpoints.latest()
@@ -369,6 +369,6 @@ def _diverged(told, step, checkpoints):
     if newest == step:
         good = f"the newest checkpoint, step {newest}, has diverged already"
     return FloatingPointError(
-        f"{told}; {good}. A lower --config.optimizer.learning_rate, in another --workdir, usually "
-        "mends this"
+        f"{message}; {good}. A lower --config.optimizer.learning_rate, in another --workdir, "
+        "usually mends this"
     )

@@ -35,7 +35,7 @@ def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
     Raises:
       FileExistsError: the run is of another version of a method.
       FileNotFoundError: a phase has not been trained.
-      ValueError: or not to its end.
+      ValueError: a phase has not been trained to its end.
     """
     return [phase(config, workdir, section) for section in experiment.sections(config)]
 

@@ -134,7 +134,7 @@ def _camelyon16(
         )
     builder = Camelyon16P512(config=division, data_dir=data_dir)
     if not builder.data_path.exists():
-        for split in camelyon16.SPLITS:  # what lacks is said before TFDS starts
+        for split in camelyon16.SPLITS:  # missing patches are reported before TFDS starts
             camelyon16.examples(split, division=division, folder=folder)
     if beam_flags is None:
         return _generated(builder, manual_dir=folder)

@@ -59,8 +59,8 @@ def examples(
     missing = [patch.slide for patch in listed if (patch.slide, patch.x, patch.y) not in rows]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(listed)} patches of {split!r} are not in {folder}, of the "
-            f"slides {sorted(set(missing))[:5]} and such; cut them, too: {_remedy(folder)}"
+            f"{len(missing)} of the {len(listed)} patches of {split!r} are not in {folder}, those "
+            f"of the slides {sorted(set(missing))[:5]} among them; cut them, too: {_remedy(folder)}"
         )
     found = []
     for patch in listed:

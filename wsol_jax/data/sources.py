@@ -30,7 +30,7 @@ def open_split(
     window: int = splits.WINDOW,
     **options: Any,
 ) -> splits.Split | None:
-    """A split whose pictures are brought to the size of `sizing`; None where the set has no such.
+    """A split whose pictures are brought to the size of `sizing`; None where there is none.
 
     Args:
       source: "memory" reads the files now and keeps the pictures; "tfds" has tensorflow-datasets

@@ -46,8 +46,8 @@ def of_phases(
     source = at(config, "weights", "source")
     shared["weights"] = {**config["weights"], "source": pathlib.PurePath(source or "").name}
     for part in ("head", "backbone"):  # of which some are on as a rule
-        told = (config.get(part) or {}).items()
-        shared[part] = {key: "off" if value is False else value for key, value in told}
+        options = (config.get(part) or {}).items()
+        shared[part] = {key: "off" if value is False else value for key, value in options}
     shared["metric"] = config.get("metric") or "pxap"
     shared["fingerprint"] = data
     first, found = config.get("baseline"), {}

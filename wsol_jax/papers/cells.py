@@ -90,13 +90,13 @@ def _tested(cell, needed, at_hand):
     except ValueError as error:
         return cell._replace(remarks=(str(error),))
     counts = " against ".join(str(len(group)) for group in groups)
-    told = (
+    tested = (
         f"{cell.row}, {cell.data}: {counts} runs; PxAP {test.difference.value:+.1f} "
         f"[{test.difference.low:+.1f}, {test.difference.high:+.1f}], Cohen's d {test.effect:.1f}"
     )
     return cell._replace(
         values=(getattr(test, cell.quantity),),
-        remarks=(told, *_reductions(scored)),
+        remarks=(tested, *_reductions(scored)),
         runs=tuple(str(found.run.folder) for _, found, _ in scored),
     )
 

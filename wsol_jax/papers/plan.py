@@ -223,15 +223,15 @@ def _first_address(run, option, runs):
     workdir = at(run.config, "baseline", option)
     if not workdir:
         return None
-    told = at(run.record, "origins", option)  # for there may be another run now, or none
-    if not at(told, "config"):
+    origin = at(run.record, "origins", option)  # for there may be another run now, or none
+    if not at(origin, "config"):
         place = pathlib.Path(workdir).resolve()
         if place not in runs:
             raise ValueError(f"{workdir}, which it stands on, is not among these runs")
         return next(iter(_own_phases(runs[place], runs).values()))
-    config = run_files.filled(told["config"])
+    config = run_files.filled(origin["config"])
     names = [section["method"]["name"] for section in (config, config["baseline"]) if section]
-    own = addresses.of_phases(config, run_files.versions(told, names), told["data"])
+    own = addresses.of_phases(config, run_files.versions(origin, names), origin["data"])
     return next(iter(own.values()))
 
 

@@ -20,7 +20,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     """Plans a table, trains what it lacks for up to `config.budget` hours, and writes it.
 
     SIGTERM and the end of the budget save the run that is going on; the same command goes on from
-    there. A run that fails is told and left out.
+    there. A run that fails is reported and left out.
 
     Args:
       config: see `configs/tables.py`.
@@ -129,7 +129,7 @@ def _train(to_do, deadline):
         try:
             train.run(job.config, job.folder, deadline=deadline)
             report.write(job.folder)
-        except SystemExit:  # saved before its end, which it has told
+        except SystemExit:  # saved before its end, and it has said so
             return failed, time.monotonic()
         except Exception:  # whatever it was, the others can go on
             logging.exception("%s failed", job.folder)

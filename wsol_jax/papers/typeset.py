@@ -26,9 +26,9 @@ QUANTITIES = {
     **{rate: f"{rate.upper()}*" for rate in ("tp", "fn", "tn", "fp")},
     **{f"j_{group}": f"J, {group}" for group in ("benign", "malignant", "metastatic", "all")},
     "milliseconds": "ms, one image",
-    "milliseconds_batch": "ms an image of a batch",
+    "milliseconds_batch": "ms per image, batched",
     "seconds": "s, one image",
-    "seconds_batch": "s an image of a batch",
+    "seconds_batch": "s per image, batched",
 }
 DIGITS = {"j": 2, "f1": 2, "error": 2, "parameters": 0, "seconds": 4}  # by its first word; or one
 UNLIKE = ("p", "milliseconds", "seconds")  # whose difference from the published one says nothing

@@ -16,7 +16,7 @@ from wsol_jax.slides import reader, tissue
 
 MARGIN = 8  # a tile's margin is this part of its side, at least a cell
 LEAST_TISSUE = 0.01  # share of its middle from which a tile is looked at
-# Tissue is told in a picture of so many pixels along a cell, and along its longer side at most.
+# Tissue is found in a picture of so many pixels along a cell, and along its longer side at most.
 FINER, OVERVIEW = 4, 4096
 
 

@@ -226,7 +226,7 @@ def _rows(slide: reader.Slide, tumor: annotations.Region) -> Iterator[tuple[int,
 def _row(
     slide: reader.Slide, annotation: annotations.Annotation, left: int, y: int, width: int
 ) -> Iterator[Place]:
-    """The places of a row of windows, whose tissue is told by thresholds of the whole row."""
+    """The places of a row of windows, whose tissue is found by thresholds of the whole row."""
     tumor = _shares(annotations.window(annotation, left, y, width, SIDE))
     if tumor.max() < TUMOR_MIN:
         return

@@ -70,7 +70,7 @@ def prepare(
         name of its slide.
       output: an empty or new folder, or that of the same call, which goes on where it stopped.
       mode: "recut", the published patches of CAMELYON16, or "sample", new ones.
-      workers: processes of the runner "local"; "beam" is told by `beam_flags`, of Beam's own.
+      workers: processes of the runner "local"; those of "beam" are set by `beam_flags`, Beam's own.
       options: of `patches.sample`.
 
     Raises:
@@ -126,7 +126,7 @@ def cut(
     shard, failed = _shard(output, source.name), _failed(output, source.name)
     picture = output / "pictures" / f"{source.name}.png"
     try:
-        slide = _told(source)
+        slide = _facts(source)
         if not _is_done(shard, slide):
             picture.unlink(missing_ok=True)  # of the slide as it was, like the shard
             shards.write(shard, slide, MODES[mode](source, **options))
@@ -207,7 +207,7 @@ def _chosen(
     if not chosen:
         raise ValueError(
             f"the folder {folder} holds none of the slides that {mode} cuts, only "
-            f"{sorted(names)[:3]} and such; expected names such as tumor_001.tif"
+            f"others, such as {sorted(names)[:3]}; expected names such as tumor_001.tif"
         )
     return chosen, [Rejected(name, "left out", reason) for name, reason in reasons.items()]
 
@@ -247,7 +247,7 @@ def _failed(output: pathlib.Path, name: str) -> pathlib.Path:
     return output / "failed" / f"{name}.txt"
 
 
-def _told(source: patches.Source) -> shards.Record:
+def _facts(source: patches.Source) -> shards.Record:
     """What a shard says of its slide, from which it shows whether it is still that slide's."""
     slide = reader.open_slide(source.file)
     outlined = source.annotation and hashlib.sha256(source.annotation.read_bytes()).hexdigest()

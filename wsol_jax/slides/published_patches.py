@@ -94,8 +94,8 @@ def _name(slide: str, split: str, numbers: str, shares: list[float]) -> str:
     """The path as published, which repeats everything that is known of the patch."""
     kind = slide.partition("_")[0]
     source = ("testing", "images") if kind == "test" else ("training", kind)
-    told = "_".join(f"{k}_{v}" for k, v in zip(("tissue", "metastatic"), shares, strict=False))
-    file = f"Patch_file_{'-'.join(source)}-{slide}.tif_{numbers}_{told}_w_{SIDE}_h_{SIDE}.png"
+    parts = "_".join(f"{k}_{v}" for k, v in zip(("tissue", "metastatic"), shares, strict=False))
+    file = f"Patch_file_{'-'.join(source)}-{slide}.tif_{numbers}_{parts}_w_{SIDE}_h_{SIDE}.png"
     if len(shares) == 2:
         return "/".join((ROOT, "metastatic-patches", *source, slide, file))
     return "/".join((ROOT, "normal-patches", FOLDERS[split], file))

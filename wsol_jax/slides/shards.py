@@ -30,7 +30,7 @@ def write(file: pathlib.Path, slide: Record, found: Iterable[patches.Patch]) -> 
     """Writes the patches as they come, under another name until all are there.
 
     Args:
-      slide: what is told of it in `slide.json`, where `patches` is added: of every patch the
+      slide: what is said of it in `slide.json`, where `patches` is added: of every patch the
         `Patch` without its pixels, and the names of its `image` and `mask` in the archive.
     """
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}{PARTIAL}")
@@ -76,8 +76,8 @@ def read(file: pathlib.Path, record: Record) -> tuple[np.ndarray, np.ndarray]:
 
 def _record(patch: patches.Patch, number: int) -> Record:
     name = f"{number:05d}_x_{patch.x}_y_{patch.y}"
-    told = {k: v for k, v in patch._asdict().items() if k not in ("image", "mask")}
-    return {**told, "image": f"{name}.png", "mask": f"{name}_mask.png"}
+    facts = {k: v for k, v in patch._asdict().items() if k not in ("image", "mask")}
+    return {**facts, "image": f"{name}.png", "mask": f"{name}_mask.png"}
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

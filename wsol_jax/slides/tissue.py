@@ -1,4 +1,4 @@
-"""Tissue told from glass by colour: the rule of the published CAMELYON16 patches.
+"""Tissue and glass, told apart by colour: the rule of the published CAMELYON16 patches.
 
 A pixel is tissue where it is not brighter than Otsu's threshold in all of red, green and blue, and
 more saturated than Otsu's threshold, and not black:
