@@ -106,7 +106,7 @@ def test_is_named_after_its_file_and_survives_json(config):
 
 
 def test_every_setting_of_a_method_a_backbone_and_a_head_can_be_set(config):
-    for section in experiment.sections(config):
+    for section in experiment.sections(config).values():
         assert set(section.method) == {"name", *method.defaults(section.method.name)}
     assert set(config.backbone) == {"name", *experiment.settings(config.backbone.name)}
     if config.head:

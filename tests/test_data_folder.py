@@ -251,7 +251,7 @@ def test_own_images_may_have_any_map_and_encoder(variant, encoder, head):
     assert (config.backbone.name, config.head.name) == (encoder, head)
     assert config.weights.source == common.ENCODERS[encoder].weights
     assert config.baseline.cam in experiment.map_names(config.baseline.method)
-    for section in experiment.sections(config):
+    for section in experiment.sections(config).values():
         params = small.shapes(experiment.build(config, section.method), 64)["params"]
         optimizer.groups(params, config.optimizer.fast)
 

@@ -44,7 +44,7 @@ def run(config: Any, workdir: pathlib.Path, images: Sequence[str] = ()) -> pathl
       ValueError: there is no such test image, or it has no pixel labels.
     """
     require_manifold()
-    phase = trained.phase(config, workdir, config)
+    phase = trained.phase(config, workdir, config.method.name)
     step = phase.best.step(phase.checkpoint, phase.best.maps()[0])
     test = experiment.open_split(config, "test")
     batches = [example(test, name) for name in images or (None,)]

@@ -157,9 +157,10 @@ def stored_config(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(known)
 
 
-def sections(config: Any) -> list[Any]:
-    """The parts of a config that describe its phases, in the order in which they are trained."""
-    return [config.baseline, config] if config.baseline else [config]
+def sections(config: Any) -> dict[str, Any]:
+    """The parts of a config that describe its phases, by title, in the order of training."""
+    first = {"baseline": config.baseline} if config.baseline else {}
+    return {**first, config.method.name: config}
 
 
 def first_phase(config: Any) -> Any:

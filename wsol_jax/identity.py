@@ -66,7 +66,7 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
 
 def versions(config: Any) -> dict[str, int]:
     """The version of each method of a config."""
-    names = [section.method.name for section in experiment.sections(config)]
+    names = [section.method.name for section in experiment.sections(config).values()]
     return {name: method.version(name) for name in names}
 
 
@@ -106,33 +106,29 @@ def origins(config: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def baseline_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path:
-    """The folder of a run's first phase: its own, or in the run that `baseline.workdir` names.
+def place(config: Any, workdir: pathlib.Path, title: str) -> tuple[pathlib.Path, int]:
+    """The folder of a run's phase, and how many epochs the phase has.
+
+    Those of a baseline are in and of the run that `baseline.workdir` names, if any.
 
     Raises:
       FileExistsError, ValueError: see `check_shared`.
       FileNotFoundError: that run has no such phase.
     """
-    if not config.baseline.workdir:
-        return workdir / "baseline"
-    root = pathlib.Path(config.baseline.workdir)
-    candidates = [root / name for name in ("baseline", config.baseline.method.name)]
+    section = experiment.sections(config)[title]
+    if section is not config.baseline or not section.workdir:
+        return workdir / title, section.epochs
+    root = pathlib.Path(section.workdir)
+    candidates = [root / name for name in ("baseline", section.method.name)]
     for folder in candidates:
         if folder.is_dir():
             check_shared(root, config)
-            return folder
+            first, *_ = experiment.sections(experiment.stored_config(root)).values()
+            return folder, first.epochs
     raise FileNotFoundError(
         f"no baseline at {root}; expected {candidates[0]} or {candidates[1]}, which a finished run "
         "of the baseline's config makes, such as configs/layercam_glas.py"
     )
-
-
-def baseline_epochs(config: Any) -> int:
-    """How many epochs a run's first phase has, which is another run's where that trained it."""
-    if not config.baseline.workdir:
-        return config.baseline.epochs
-    trained = experiment.stored_config(pathlib.Path(config.baseline.workdir))
-    return experiment.sections(trained)[0].epochs
 
 
 def check_config(workdir: pathlib.Path, config: Any) -> None:

@@ -94,7 +94,7 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
       FileNotFoundError: there is no trained run, or it is not evaluated.
       ValueError: the run chose no such checkpoint, or is not trained to its end.
     """
-    phase = trained.phase(config, workdir, config)
+    phase = trained.phase(config, workdir, config.method.name)
     best, method, name = phase.best, phase.method, phase.best.maps()[0]
     checkpoint = checkpoint or phase.checkpoint
     step = best.step(checkpoint, name)

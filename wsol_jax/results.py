@@ -45,12 +45,12 @@ def collect(
     gallery |= _squares(shown, config.image_size)
     for phase in phases:
         logging.info(
-            "%s: evaluating its checkpoints on the %d test images", phase.name, data.test.size
+            "%s: evaluating its checkpoints on the %d test images", phase.title, data.test.size
         )
-        title = "baseline" if phase is not phases[-1] else phase.name
         maps, drawn = _phase_results(config, data, phase, shown)
-        numbers["phases"][title] = {"method": phase.name, "maps": maps}
-        gallery |= {f"map_{title}_{name}": values for name, values in drawn.items()}
+        method = experiment.sections(config)[phase.title].method.name
+        numbers["phases"][phase.title] = {"method": method, "maps": maps}
+        gallery |= {f"map_{phase.title}_{name}": values for name, values in drawn.items()}
     with logbook.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **gallery)
     logbook.write_json(workdir / "metrics.json", numbers)

@@ -93,7 +93,7 @@ class Validation:
         numbers = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds")}
         logging.info(
             "%s  epoch %d/%d  %s  (%s)",
-            *(self._phase.name, row["epoch"], self._phase.epochs),
+            *(self._phase.title, row["epoch"], self._phase.epochs),
             "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
             logbook.duration(row["seconds"]),
         )

@@ -51,7 +51,7 @@ class State:
 
 
 class Phase(NamedTuple):
-    """One training, in a folder of its own.
+    """One training, in a folder of its own; `title` is its name in `metrics.json`.
 
     Attributes:
       start: variables to begin with, on the host.
@@ -59,7 +59,7 @@ class Phase(NamedTuple):
       cams: maps (n h w) of the training images, for methods that learn from them.
     """
 
-    name: str
+    title: str
     folder: pathlib.Path
     method: Method
     start: dict[str, Any]
@@ -87,7 +87,7 @@ def run(
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
     # Whatever is wrong with either phase is reported before the first begins.
-    method = [_checked(config, section) for section in experiment.sections(config)][-1]
+    method = [_checked(config, section) for section in experiment.sections(config).values()][-1]
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -102,21 +102,19 @@ def run(
     known |= identity.facts(config, images)
     record = logbook.recorded(workdir / "record.json", began, **known)
     with identity.claim(workdir, config, images), record:
-        phases = []
+        phases, cams = [], None
         if config.baseline:
-            folder = identity.baseline_folder(config, workdir)
-            baseline = _phase(config, config.baseline, folder, weights, engine)
+            baseline = _phase(config, workdir, "baseline", weights, engine)
             if train and not config.baseline.workdir:
                 fit(baseline, config, data, engine, deadline)
-            phases.append(baseline)
-            last = _second_phase(config, workdir, engine, baseline)
+            weights = _weights(config, baseline)
             if train:
-                last = last._replace(cams=_cams(config, workdir, baseline, data, images))
-        else:
-            last = _phase(config, config, workdir / config.method.name, weights, engine)
+                cams = _cams(config, workdir, baseline, data, images)
+            phases.append(baseline)
+        last = _phase(config, workdir, config.method.name, weights, engine)._replace(cams=cams)
         if train:
             fit(last, config, data, engine, deadline)
-        selection.Best(last.folder).require_end(config.epochs)
+        selection.Best(last.folder).require_end(last.epochs)
         return results.collect(config, workdir, data, [*phases, last])
 
 
@@ -152,7 +150,7 @@ def fit(
         state, saved = engine.place(state), time.monotonic()
         batches = map(engine.feed, _batches(phase, config, data, start=done))
         batch = next(batches)
-        progress = logbook.Progress(phase.name, done, last, phase.batch_size)
+        progress = logbook.Progress(phase.title, done, last, phase.batch_size)
         while done < last:
             state, losses = step(state, batch, key)
             batch = next(batches)  # while the devices work on the one before
@@ -243,28 +241,29 @@ def _checked(config, section):
     return method
 
 
-def _phase(config, section, folder, start, engine):
-    """The phase a section of the config describes, beginning with what `start` has of its model."""
+def _phase(config, workdir, title, weights, engine):
+    """The phase of the config with this title, beginning with what `weights` has of its model."""
+    section = experiment.sections(config)[title]
+    folder, epochs = identity.place(config, workdir, title)
     method = experiment.build(config, section.method, engine.axis, training=True)
     evaluated = experiment.build(config, section.method)
     return Phase(
-        name=section.method.name,
+        title=title,
         folder=folder,
         method=method,
-        start=experiment.transplant(experiment.initialize(config, evaluated), start),
-        epochs=section.epochs,
+        start=experiment.transplant(experiment.initialize(config, evaluated), weights),
+        epochs=epochs,
         batch_size=section.batch_size,
         optimizer=experiment.keywords(section.optimizer),
         evaluator=evaluate.Evaluator(evaluated, config.evaluation_batch_size, config.metric),
     )
 
 
-def _second_phase(config, workdir, engine, baseline):
-    """From the weights of the baseline's B-CL checkpoint, or as configured."""
+def _weights(config, baseline):
+    """Those of the baseline's B-CL checkpoint, or as configured, for the second phase."""
     best, section = selection.Best(baseline.folder), config.baseline
-    best.require_end(identity.baseline_epochs(config))
-    start = best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
-    return _phase(config, config, workdir / config.method.name, start, engine)
+    best.require_end(baseline.epochs)
+    return best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
 
 
 def _check_origin(config):
@@ -318,7 +317,7 @@ def _begin(phase, transform, checkpoints, validation):
     state = jax.device_get(State(np.int32(0), params, batch_stats, transform.init(params)))
     step = checkpoints.latest()
     if step is not None:
-        logging.info("%s: going on from step %d", phase.name, step)
+        logging.info("%s: going on from step %d", phase.title, step)
         memory = selection.Memory(**checkpoints.memory(step))
         memory.keep_best_of(checkpoints.steps())
         return checkpoints.restore(step, state), memory

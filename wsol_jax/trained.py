@@ -37,23 +37,21 @@ def phases(config: Any, workdir: pathlib.Path) -> list[Phase]:
       FileNotFoundError: a phase has not been trained.
       ValueError: a phase has not been trained to its end.
     """
-    return [phase(config, workdir, section) for section in experiment.sections(config)]
+    return [phase(config, workdir, title) for title in experiment.sections(config)]
 
 
 def first_phase(workdir: pathlib.Path) -> Phase:
     """The first phase of the run at `workdir`, which knows its config; see `phases`."""
     config = experiment.stored_config(workdir)
-    return phase(config, workdir, experiment.sections(config)[0])
+    return phase(config, workdir, next(iter(experiment.sections(config))))
 
 
-def phase(config: Any, workdir: pathlib.Path, section: Any) -> Phase:
-    """The phase of a run that a section of its config describes; see `phases`."""
+def phase(config: Any, workdir: pathlib.Path, title: str) -> Phase:
+    """The phase of a run that its config has under this title; see `phases`."""
     identity.check_versions(workdir, identity.versions(config))
-    title, folder, epochs = section.method.name, workdir / section.method.name, section.epochs
-    if section is config.baseline:
-        title, folder = "baseline", identity.baseline_folder(config, workdir)
-        epochs = identity.baseline_epochs(config)
-    best, method = selection.Best(folder), experiment.build(config, section.method)
+    folder, epochs = identity.place(config, workdir, title)
+    method = experiment.build(config, experiment.sections(config)[title].method)
+    best = selection.Best(folder)
     best.require_end(epochs)
     checkpoint = published.reported(config.metric, best.criteria())
     evaluator = evaluate.Evaluator(method, config.evaluation_batch_size, config.metric)

@@ -66,7 +66,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
 
 def fixed(run_config: Any) -> int:
     """Values that a run's model has but does not train, which the papers count."""
-    sections = experiment.sections(run_config)
+    sections = experiment.sections(run_config).values()
     return SMOOTHING * any(section.method.name == "sat" for section in sections)
 
 

@@ -132,11 +132,9 @@ def jobs(wanted: Iterable[Need], at_hand: Shelf, folder: pathlib.Path) -> list[J
 def seconds(job: Job, at_hand: Shelf) -> float | None:
     """What a job should take by the epochs of like phases at hand; None where there are none."""
     total = 0.0
-    for section in experiment.sections(job.config):
-        first = section is job.config.baseline
-        if first and section.workdir:
+    for title, section in experiment.sections(job.config).items():
+        if section is job.config.baseline and section.workdir:
             continue  # another run trains it
-        title = "baseline" if first else section.method.name
         kind = _kind(job.config, section.method.name)
         alike = [found for row in at_hand.values() for found in row if found.kind == kind]
         rates = [rate for rate in map(_epoch_seconds, alike) if rate]
