@@ -14,7 +14,7 @@ import pathlib
 import statistics
 from collections.abc import Iterator
 
-from wsol_jax import logbook, map_kinds, run_files
+from wsol_jax import files, logbook, map_kinds, run_files
 from wsol_jax.map_kinds import MapKind
 from wsol_jax.run_files import Run
 
@@ -91,7 +91,7 @@ def copy(run: Run, output: pathlib.Path) -> None:
     for phase, history in run.histories.items():
         if history:
             (target / phase).mkdir(exist_ok=True)
-            logbook.write_lines(target / phase / "history.jsonl", history)
+            files.write_lines(target / phase / "history.jsonl", history)
 
 
 def without_curves(values):

@@ -21,7 +21,7 @@ import pathlib
 import sys
 import zipfile
 
-from wsol_jax import logbook
+from wsol_jax import files
 from wsol_jax.data import folder
 
 ALIKE = 1.1  # the coarsest and the finest slide whose patches show fields of about one size
@@ -100,7 +100,7 @@ def unpack(rows: list[dict[str, str]], shards: pathlib.Path, output: pathlib.Pat
                 lines.append((image, row["label"], row["split"], mask))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    logbook.write_text(table, text.getvalue())
+    files.write_text(table, text.getvalue())
 
 
 def described(rows: list[dict[str, str]]) -> str:

@@ -19,7 +19,7 @@ LAYERS = [
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
     {"methods"},
     {"decoder", "location"},
-    {"backbones", "heads", "separability"},
+    {"backbones", "files", "heads", "separability"},
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "convolution", "cpu", "distributed", "pixel_counts"},
     {"ops"},

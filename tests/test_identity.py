@@ -7,7 +7,7 @@ import pytest
 import small
 
 from configs import common
-from wsol_jax import experiment, identity, logbook
+from wsol_jax import experiment, files, identity
 from wsol_jax.papers import addresses
 
 
@@ -99,13 +99,13 @@ def test_a_run_on_what_is_another_baseline_now_is_refused(tmp_path, change, told
     baseline, config = small.small_config("classifier"), small.two_phases()
     config.baseline.workdir = str(tmp_path / "first")
     claim(tmp_path / "first", baseline)
-    logbook.write_json(tmp_path / "first/record.json", {"methods": {"classifier": 1}, "data": "a"})
+    files.write_json(tmp_path / "first/record.json", {"methods": {"classifier": 1}, "data": "a"})
     claim(tmp_path / "second", config)
     record = {"data": "images", "origins": identity.origins(config)}
-    logbook.write_json(tmp_path / "second/record.json", record)
+    files.write_json(tmp_path / "second/record.json", record)
     claim(tmp_path / "second", config)
     baseline.update(change)
-    logbook.write_json(tmp_path / "first/config.json", json.loads(baseline.to_json()))
+    files.write_json(tmp_path / "first/config.json", json.loads(baseline.to_json()))
     if not told:
         claim(tmp_path / "second", config)
         return

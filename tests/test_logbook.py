@@ -1,6 +1,5 @@
-"""Files are written whole or not at all; numbers and times are told plainly."""
+"""The record of a run says which code it was; numbers and times are told plainly."""
 
-import json
 import logging
 import subprocess
 
@@ -8,31 +7,6 @@ import numpy as np
 import pytest
 
 from wsol_jax import logbook
-
-
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "metrics.json"
-    logbook.write_json(path, {"a": 1.5, "b": [float("nan"), (1, float("inf"))]})
-    assert json.loads(path.read_text()) == {"a": 1.5, "b": [None, [1, None]]}
-    with pytest.raises(TypeError):
-        logbook.write_json(path, {"a": object()})
-    assert json.loads(path.read_text())["a"] == 1.5
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
-    path = tmp_path / "gallery.npz"
-    path.write_bytes(b"old")
-
-    def write():
-        with logbook.replacing(path) as scratch:
-            scratch.write_bytes(b"half")
-            raise OSError("full")
-
-    with pytest.raises(OSError, match="full"):
-        write()
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["gallery.npz"]
 
 
 def test_commit_is_of_the_code_that_is_run(tmp_path):

@@ -6,13 +6,13 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from wsol_jax import identity, logbook, trained, transfer
+from wsol_jax import files, identity, trained, transfer
 
 
 def test_folders_of_ones_own_are_told_apart_by_their_names(tmp_path):
     targets = [ConfigDict({"name": "folder", "folder": f"data/{name}"}) for name in ("a", "b/")]
-    files = [transfer.path(tmp_path, target).name for target in targets]
-    assert files == ["on_folder_a.json", "on_folder_b.json"]
+    names = [transfer.path(tmp_path, target).name for target in targets]
+    assert names == ["on_folder_a.json", "on_folder_b.json"]
 
 
 def test_scores_on_other_images_are_not_replaced(tmp_path, monkeypatch):
@@ -28,6 +28,6 @@ def test_scores_on_other_images_are_not_replaced(tmp_path, monkeypatch):
         transfer.run(config, tmp_path, target, others)
     assert file.read_bytes() == before
     elsewhere = ConfigDict({"name": "glas", "folder": str(pathlib.Path("anywhere"))})
-    logbook.write_json(transfer.path(tmp_path, elsewhere), {"fingerprint": "of another division"})
+    files.write_json(transfer.path(tmp_path, elsewhere), {"fingerprint": "of another division"})
     written = transfer.run(config, tmp_path, elsewhere, split)
     assert written["fingerprint"] == identity.fingerprint({"test": split})

@@ -18,7 +18,7 @@ from wsol_jax import (
     augment,
     experiment,
     figures,
-    logbook,
+    files,
     ops,
     pixel_labels,
     separability,
@@ -57,7 +57,7 @@ def run(config: Any, workdir: pathlib.Path, images: Sequence[str] = ()) -> pathl
     title = f"epoch {phase.best.epoch(step)}, {wording.name_of(phase.checkpoint)}"
     figure = figures.embedding_figure(embedded, title=title)
     path = workdir / "embedding.svg"
-    logbook.write_text(path, figure.decode())
+    files.write_text(path, figure.decode())
     return path
 
 

@@ -4,8 +4,6 @@ The metrics are those of a run, at the size of the masks. Maps are read one at a
 histogram each; these stay in memory, 24 kB an image.
 """
 
-import csv
-import io
 import logging
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from wsol_jax import (
     evaluate,
+    files,
     logbook,
     map_files,
     map_scores,
@@ -64,8 +63,8 @@ def run(
     for line in _table(numbers):
         logging.info("%s", line)
     rows = [row for title in counted for row in _rows(title, counted[title])]
-    _write_rows(output / "scores.csv", rows)
-    logbook.write_json(output / "scores.json", {**numbers, "record": logbook.record()})
+    files.write_csv(output / "scores.csv", COLUMNS, rows)
+    files.write_json(output / "scores.json", {**numbers, "record": logbook.record()})
     return numbers
 
 
@@ -102,11 +101,11 @@ def _numbers(counted: dict[str, Counted]) -> dict[str, Any]:
         "intervals": {"level": significance.LEVEL, "resamples": significance.RESAMPLES},
     }
     for title, each in counted.items():
-        files = {
+        facts = {
             "folder": str(each.paths[0].parent),
             "kinds": sorted({p.suffix for p in each.paths}),
         }
-        numbers[title] = {**files, "resized": sum(each.resized), **map_scores.summary(each.counts)}
+        numbers[title] = {**facts, "resized": sum(each.resized), **map_scores.summary(each.counts)}
     if "against" in counted:
         both = (each.counts for each in counted.values())
         numbers["difference"] = map_scores.differences(*both)
@@ -117,10 +116,10 @@ def _table(numbers: dict[str, Any]) -> Iterator[str]:
     """The lines of the console."""
     titles = [title for title in ("maps", "against", "difference") if title in numbers]
     for title in titles[:2]:
-        files = numbers[title]
+        facts = numbers[title]
         yield (
-            f"{title}: {numbers['images']} {'/'.join(files['kinds'])} files of {files['folder']}, "
-            f"{files['resized']} of them resized to their masks"
+            f"{title}: {numbers['images']} {'/'.join(facts['kinds'])} files of {facts['folder']}, "
+            f"{facts['resized']} of them resized to their masks"
         )
     yield _line("", map_scores.SCORES.values())
     for title in titles:
@@ -142,17 +141,9 @@ def _cell(score: dict[str, float]) -> str:
     return f"{shown} p {score['p']:.2g}" if "p" in score else shown
 
 
-def _rows(title: str, counted: Counted) -> Iterator[tuple]:
-    """The values of `COLUMNS` of every image, empty where there are none."""
+def _rows(title: str, counted: Counted) -> Iterator[dict[str, Any]]:
+    """The `COLUMNS` of every image, empty where there are none."""
     scores = map_scores.of_each(counted.counts).values()
     for path, resized, *values in zip(counted.paths, counted.resized, *scores, strict=True):
         known = ("" if np.isnan(value) else float(value) for value in values)
-        yield (title, path.stem, int(resized), *known)
-
-
-def _write_rows(path: pathlib.Path, rows: list[tuple]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    logbook.write_text(path, text.getvalue())
+        yield dict(zip(COLUMNS, (title, path.stem, int(resized), *known), strict=True))

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wsol_jax import experiment, logbook, method, parallel, run_files
+from wsol_jax import experiment, files, method, parallel, run_files
 from wsol_jax.data import splits
 from wsol_jax.run_files import at
 
@@ -50,8 +50,8 @@ def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
             "the same arguments, and the data in one folder that they share"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    with logbook.locked(workdir):
-        logbook.write_json(path, resolved)
+    with files.locked(workdir):
+        files.write_json(path, resolved)
         parallel.wait_for_all()  # it is written before all look again
         found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
         without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]

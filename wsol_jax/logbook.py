@@ -10,23 +10,21 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-import math
 import os
 import pathlib
 import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from wsol_jax import locks, parallel
+from wsol_jax import files
 
 COMMIT = 10  # characters of a commit that tell it from others
 PACKAGES = (
@@ -125,11 +123,11 @@ def recorded(path: pathlib.Path, began: float, **facts: Any) -> Iterator[None]:
       began: when the command did, by `time.monotonic()`.
     """
     known = record(path, **facts)
-    write_json(path, known)
+    files.write_json(path, known)
     try:
         yield
     finally:
-        write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
+        files.write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
 
 
 def provenance(records: Collection[Mapping[str, Any]]) -> str:
@@ -173,54 +171,6 @@ def _short(commit: str) -> str:
     return name[:COMMIT] + dirty
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON whole or not at all; numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-
-
-def write_lines(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object per line, whole or not at all."""
-    write_text(path, "".join(json.dumps(_finite(row)) + "\n" for row in rows))
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all, in UTF-8."""
-    with replacing(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, which takes the place of `path` once it is written without an error.
-
-    Of several processes the first one writes; what the others write is dropped.
-    """
-    if jax.process_index() > 0:
-        with tempfile.TemporaryDirectory() as folder:
-            yield pathlib.Path(folder) / path.name
-        return
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        yield scratch
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other commands out of a folder; of several processes the first one holds the lock.
-
-    Raises:
-      BlockingIOError: another command is at work there.
-    """
-    with contextlib.ExitStack() as until_end:
-        first = jax.process_index() == 0
-        free = until_end.enter_context(locks.tried(folder)) if first else True
-        locks.require(all(parallel.gather(free)), folder)
-        yield
-
-
 def duration(seconds: float) -> str:
     """Seconds as 1h02m, 3m04s or 5s."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -228,14 +178,6 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions(packages):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16
 
-from wsol_jax import evaluate, logbook, run_files
+from wsol_jax import evaluate, files, run_files
 from wsol_jax.data import splits
 
 
@@ -32,10 +32,10 @@ def save(path: pathlib.Path, maps: Float16[np.ndarray, "n h w"], origin: dict[st
 
     That comes last: maps without it are not taken for whole.
     """
-    logbook.write_json(_origin_path(path), {})  # which is not what earlier maps were
-    with logbook.replacing(path) as scratch, scratch.open("wb") as file:
+    files.write_json(_origin_path(path), {})  # which is not what earlier maps were
+    with files.replacing(path) as scratch, scratch.open("wb") as file:
         np.save(file, maps)
-    logbook.write_json(_origin_path(path), origin)
+    files.write_json(_origin_path(path), origin)
 
 
 def load(path: pathlib.Path, origin: dict[str, Any]) -> Float16[np.memmap, "n h w"] | None:

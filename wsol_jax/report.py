@@ -21,6 +21,7 @@ from PIL import Image
 
 from wsol_jax import (
     figures,
+    files,
     logbook,
     map_kinds,
     pixel_labels,
@@ -66,7 +67,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
     environment.globals |= {"difference": wording.difference}
     template = resources.files("wsol_jax").joinpath("report.html").read_text(encoding="utf-8")
     path = run.folder / "report.html"
-    logbook.write_text(path, environment.from_string(template).render(contents(run)))
+    files.write_text(path, environment.from_string(template).render(contents(run)))
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsol_jax import evaluate, experiment, logbook, pixel_labels, published, selection
+from wsol_jax import evaluate, experiment, files, pixel_labels, published, selection
 from wsol_jax.data import memory, pictures, splits
 
 GALLERY = 8  # test images kept for the report, evenly over the classes
@@ -51,9 +51,9 @@ def collect(
         method = experiment.sections(config)[phase.title].method.name
         numbers["phases"][phase.title] = {"method": method, "maps": maps}
         gallery |= {f"map_{phase.title}_{name}": values for name, values in drawn.items()}
-    with logbook.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
+    with files.replacing(workdir / "gallery.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **gallery)
-    logbook.write_json(workdir / "metrics.json", numbers)
+    files.write_json(workdir / "metrics.json", numbers)
     return numbers
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wsol_jax import checkpoint, choices, evaluate, experiment, logbook, ops, visualize
+from wsol_jax import checkpoint, choices, evaluate, experiment, files, logbook, ops, visualize
 
 CRITERIA = ("last", "b_cl", "b_loc")
 OVERLAYS = 4  # validation images shown in TensorBoard
@@ -97,7 +97,7 @@ class Validation:
             "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
             logbook.duration(row["seconds"]),
         )
-        logbook.write_lines(self._phase.folder / "history.jsonl", memory.history)
+        files.write_lines(self._phase.folder / "history.jsonl", memory.history)
         self._board.scalars(row["step"], numbers)
         if row["epoch"] in (0, self._phase.epochs):
             self._board.images(row["step"], self._overlays(variables))

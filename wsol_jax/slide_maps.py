@@ -14,8 +14,6 @@ bilinearly from level 0 where these are means over the nearest finer level.
 """
 
 import concurrent.futures
-import csv
-import io
 import itertools
 import json
 import logging
@@ -32,7 +30,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import experiment, logbook, predict, visualize
+from wsol_jax import experiment, files, logbook, predict, visualize
 from wsol_jax.slides import exports, mosaic, prepare, reader
 
 # Methods whose values do not depend on what else is in a tile.
@@ -103,23 +101,25 @@ def run(
       SystemExit: slides have failed; everything else is written.
     """
     _require(config, images, output, field, mpp)
-    files = {s.name: s.file for s in prepare.find(images) if not s.name.endswith(prepare.MASK)}
-    if not files:
+    slides = {s.name: s.file for s in prepare.find(images) if not s.name.endswith(prepare.MASK)}
+    if not slides:
         raise FileNotFoundError(
             f"the folder {images} holds masks alone, files named *_mask; expected slides"
         )
     found = predict.localizer(config, workdir, checkpoint)
     request = Request(found.origin, found.weights, found.threshold, field)
     output.mkdir(parents=True, exist_ok=True)
-    with logbook.locked(output):
-        known = {name: _finished(output / name, file, request, mpp) for name, file in files.items()}
+    with files.locked(output):
+        known = {
+            name: _finished(output / name, file, request, mpp) for name, file in slides.items()
+        }
         batched = _batched(found.localize, config)
-        for name, file in files.items():
+        for name, file in slides.items():
             if known[name] is None:
                 known[name] = _attempt(file, output / name, request, mpp, batched)
                 logging.info("%s: %s", name, _summary(known[name]))
-            rows = [{"slide": files[n].name, **facts} for n, facts in known.items() if facts]
-            _write_csv(output / "slides.csv", COLUMNS, rows)
+            rows = [{"slide": slides[n].name, **facts} for n, facts in known.items() if facts]
+            files.write_csv(output / "slides.csv", COLUMNS, rows)
     failed = sum("error" in row for row in rows)
     if failed:
         raise SystemExit(f"{failed} of {len(rows)} slides failed, see {output / 'slides.csv'}")
@@ -177,7 +177,7 @@ def _attempt(file, folder, request, mpp, batched):
             shutil.rmtree(partial)
         partial.mkdir()
         facts = _map_slide(file, partial, request, mpp, batched)
-        logbook.write_json(partial / "slide.json", facts)
+        files.write_json(partial / "slide.json", facts)
         os.replace(partial, folder)
         return facts["found"]
     except (ValueError, OSError, MemoryError) as error:
@@ -204,7 +204,7 @@ def _map_slide(file, folder, request, mpp, batched):
     _draw(slide, values, cells).save(folder / "overlay.png")
     region = values >= exports.least(request.threshold)
     columns, rows = _tile_table(cells, tiles, share, region, probabilities)
-    _write_csv(folder / "tiles.csv", columns, rows)
+    files.write_csv(folder / "tiles.csv", columns, rows)
     square_mm = scale[0] * scale[1] * cells.cell**2 / 1e6
     of_tissue, of_region = (int(part.sum(dtype=np.int64)) / 255 for part in (share, share[region]))
     return {
@@ -325,12 +325,3 @@ def _summary(row):
         f"{row['tiles']} tiles, {row['roi_mm2']:.2f} of {row['tissue_mm2']:.2f} mm2 of tissue are "
         f"regions of interest ({logbook.duration(row['seconds'])})"
     )
-
-
-def _write_csv(path, columns, rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logbook.write_text(path, text.getvalue())

@@ -15,7 +15,7 @@ from wsol_jax import (
     evaluate,
     experiment,
     figures,
-    logbook,
+    files,
     map_kinds,
     predict,
     run_files,
@@ -73,8 +73,8 @@ def run(
         "checkpoints": {phase.title: phase.checkpoint for phase in phases},
         "styles": _scores(phases, styles, config.metric),
     }
-    logbook.write_json(workdir / "stain_shift.json", numbers)
-    with logbook.replacing(workdir / "stain_shift.svg") as scratch:
+    files.write_json(workdir / "stain_shift.json", numbers)
+    with files.replacing(workdir / "stain_shift.svg") as scratch:
         scratch.write_bytes(_figure(numbers["styles"], run_files.read(workdir)))
     logging.info("stain shift: %s and .svg", workdir / "stain_shift.json")
     return numbers

@@ -8,7 +8,7 @@ import logging
 import pathlib
 from typing import Any
 
-from wsol_jax import evaluate, experiment, identity, logbook, run_files, trained
+from wsol_jax import evaluate, experiment, files, identity, logbook, run_files, trained
 from wsol_jax.data import sources, splits
 
 
@@ -75,5 +75,5 @@ def run(config: Any, workdir: pathlib.Path, target: Any, split: splits.Split) ->
         maps = {m: {phase.checkpoint: results} for m, results in tested.items()}
         found[phase.title] = {"maps": maps}
     facts = {"data": target.name, "fingerprint": images, "record": logbook.record()}
-    logbook.write_json(file, {**facts, "phases": found})
+    files.write_json(file, {**facts, "phases": found})
     return {**facts, "phases": found}

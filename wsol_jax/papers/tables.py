@@ -10,7 +10,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wsol_jax import experiment, identity, logbook, published, report, run_files, train, transfer
+from wsol_jax import (
+    experiment,
+    files,
+    identity,
+    logbook,
+    published,
+    report,
+    run_files,
+    train,
+    transfer,
+)
 from wsol_jax.papers import cells, galleries, plan, typeset
 
 HOUR = 3600.0
@@ -49,7 +59,7 @@ def run(config: Any, output: pathlib.Path) -> list[typeset.Cell]:
     found, about = cells.of_table(known, tested, at_hand), provenance(tested, at_hand)
     typeset.write(output, known.source, found, about)
     for data, picture in galleries.of_table(tested, at_hand).items():
-        with logbook.replacing(output / f"gallery_{data}.png") as path:
+        with files.replacing(output / f"gallery_{data}.png") as path:
             path.write_bytes(picture)
     if failed:
         raise SystemExit(f"{failed} of {len(to_do)} runs failed, see above")

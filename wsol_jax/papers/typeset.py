@@ -15,7 +15,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wsol_jax import logbook, wording
+from wsol_jax import files, wording
 
 QUANTITIES = {
     "pxap": "PxAP",
@@ -137,7 +137,7 @@ def write(folder: pathlib.Path, title: str, cells: Sequence[Cell], about: str) -
     """Writes table.md, table.csv and table.tex."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text_of in FORMATS.items():
-        logbook.write_text(folder / f"table.{suffix}", text_of(title, cells, about))
+        files.write_text(folder / f"table.{suffix}", text_of(title, cells, about))
     logging.info("table: %s", folder / "table.md")
 
 
