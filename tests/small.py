@@ -22,8 +22,11 @@ METHODS = {
     "unet": {"channels": (8, 8, 4)},
     "maxmin": {"normalize": "batch", "background_weight": 0.1},
     "maxmin_camelyon16": {"modalities": 2},
+    "pn": {"penalty_weight": 0.1},
+    "erase": {"rounds": 2},
 }
 MAXMIN = ("maxmin", "maxmin_camelyon16")
+DICE = (*MAXMIN, "pn", "erase")  # on WILDCAT, and judged by Dice
 WILDCAT = {"name": "wildcat", "modalities": 3, "dropout": 0.1, "background_row": False}
 FRESH = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "sigma": 0.15}  # values of fresh variables
 SHALLOW = (1, 1, 0, 0)  # blocks of a ResNet: its last two layers are the second one's features
@@ -43,7 +46,7 @@ def tiny_method(name: str, axis: str | None = None, **keywords) -> method.Method
 
 
 def _method(name, encoder, keywords):
-    head = {"sat": {"name": "conv_gap"}}.get(name, WILDCAT if name in MAXMIN else {"name": "wgap"})
+    head = {"sat": {"name": "conv_gap"}}.get(name, WILDCAT if name in DICE else {"name": "wgap"})
     pooling = heads.build(num_classes=2, **head)
     return method.build(name, encoder, pooling, **{**METHODS[name], **keywords})
 
@@ -124,7 +127,7 @@ def small_config(method_name: str = "pixelcam"):
         config.head = {"name": "conv_gap"}
     if method_name == "unet":
         config.head = None
-    if method_name in MAXMIN:
+    if method_name in DICE:
         config.head, config.metric = WILDCAT, "dice"
     config.optimizer = {"learning_rate": 0.01, "decay_epochs": (1,)}
     config.epochs, config.batch_size, config.evaluation_batch_size = 2, 4, 8

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SHALLOW, initialize, shapes, transform
+from small import SHALLOW, initialize, shapes
 
 from configs import maxmin
-from wsol_jax import choices, experiment, heads, identity, method, published, train
+from wsol_jax import choices, experiment, heads, identity, method, optimizer, published, train
+from wsol_jax.experiment import sections
 from wsol_jax.papers import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def test_is_named_after_its_file_and_survives_json(config):
 
 
 def test_every_setting_of_a_method_a_backbone_and_a_head_can_be_set(config):
-    for section in experiment.sections(config).values():
+    for section in sections(config).values():
         assert set(section.method) == {"name", *method.defaults(section.method.name)}
     assert set(config.backbone) == {"name", *experiment.settings(config.backbone.name)}
     if config.head:
@@ -281,14 +282,20 @@ def test_unknown_rows_say_what_there_is(variant):
         table_row("table01", variant)
 
 
-@pytest.mark.parametrize("part", ["baseline", "main"])
-def test_takes_one_finite_step(config, part):
-    section = config if part == "main" else config.baseline
-    tested = config.name.startswith("paper/") or config.name in SAME_STEP
-    if section is not None and not tested:
-        if config.name != "quickstart":
-            config.backbone.update(NARROW[config.backbone.name])
-        take_one_finite_step(config, section)
+def _phases_to_step():
+    """Every phase of every config that trains alone, but for those that another one trains."""
+    for path in CONFIGS:
+        config = load(path).get_config()
+        if not config.name.startswith("paper/") and config.name not in SAME_STEP:
+            yield from (pytest.param(path, t, id=f"{path.stem}-{t}") for t in sections(config))
+
+
+@pytest.mark.parametrize(("path", "title"), list(_phases_to_step()))
+def test_takes_one_finite_step(path, title):
+    config = load(path).get_config()
+    if config.name != "quickstart":
+        config.backbone.update(NARROW[config.backbone.name])
+    take_one_finite_step(config, sections(config)[title])
 
 
 def take_one_finite_step(config, section):
@@ -297,7 +304,9 @@ def take_one_finite_step(config, section):
     variables = initialize(built, 64)
     params = variables["params"]
     stats = variables.get("batch_stats", {})
-    state = train.State(jnp.int32(0), params, stats, transform(built).init(params))
+    given = {**experiment.keywords(section.optimizer), "fast": ()}  # of whole encoders
+    descent = optimizer.sgd(steps_per_epoch=2, frozen=built.frozen, **given)
+    state = train.State(jnp.int32(0), params, stats, descent.init(params))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (BATCH, 72, 72, 3), np.uint8),
@@ -307,11 +316,13 @@ def take_one_finite_step(config, section):
         "valid": np.ones(BATCH, bool),
         "cam": rng.random((BATCH, 8, 8)).astype(np.float16),
     }
-    step = jax.jit(train.make_step(built, transform(built), 64))
+    options = {"per_epoch": 2, "turn": config.augment.turn}
+    step = jax.jit(train.make_step(built, descent, 64, **options))
     state, losses = step(state, batch, jax.random.key(0))
     assert all(np.isfinite(float(value)) for value in losses.values())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    _, maps = jax.jit(built.localize)(variables, jnp.zeros((1, 64, 64, 3)), jnp.array([1]))
+    image = rng.normal(size=(1, 64, 64, 3)).astype(np.float32)
+    _, maps = jax.jit(built.localize)(variables, image, jnp.array([1]))
     for values in maps.values():
         assert float(values.min()) >= 0
         assert float(values.max()) <= 1

@@ -17,7 +17,7 @@ def test_maps_are_in_zero_to_one(name):
     variables = initialize(built)
     logits, maps = jax.jit(built.localize)(variables, image, jnp.array([0, 1, 0]))
     assert logits is None if name == "unet" else logits.shape == (3, 2)
-    at_full_size = ("negev", "unet", *MAXMIN)  # decoders, and the mask that classifiers see
+    at_full_size = ("negev", "unet", "erase", *MAXMIN)  # decoders, and masks of images
     size = SIZE if name in at_full_size else SIZE // 8
     for values in maps.values():
         assert values.shape == (3, size, size)

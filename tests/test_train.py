@@ -26,6 +26,7 @@ from wsol_jax import (
 from wsol_jax.data import glas
 
 OPEN_DATA = experiment.open_data
+REGIONS = {"seen": "train", "valcl": "valcl", "test": "test"}  # in the results, and in the data
 PROGRAM = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["tensorflow", "clu"]))  # TensorBoard, slow to import
@@ -161,7 +162,7 @@ def wait_for(condition, process, seconds=200):
     raise TimeoutError("the run did not get there")
 
 
-@pytest.mark.parametrize("name", ["sat", "unet", "negev", "maxmin"])
+@pytest.mark.parametrize("name", ["sat", "unet", "negev", "maxmin", "pn", "erase"])
 def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     """Stopped within an epoch, a run ends with the weights of one that was not."""
     config = small.two_phases(name) if name == "negev" else small.small_config(name)
@@ -183,6 +184,9 @@ def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     result = numbers["phases"][name]["maps"][name]
     assert set(result) == {"last", "b_loc"} | ({"b_cl"} if name != "unet" else set())
     assert (result["last"]["test"]["accuracy"] is None) == (name == "unet")
+    if config.metric == "dice":  # the sizes of the regions of all images
+        sizes = {split: len(result["last"][split]["regions"]["true"]) for split in REGIONS}
+        assert sizes == {split: small.SPLITS[name] for split, name in REGIONS.items()}
     assert report.write(tmp_path / "whole").is_file()
 
 
