@@ -47,6 +47,8 @@ def root() -> pathlib.Path:
 def cases(*prefixes: str) -> list[Case]:
     """Every recorded case whose name starts with one of `prefixes`, by name."""
     folders = sorted(p.parent for p in root().glob("*/case.json"))
+    if not folders:
+        raise FileNotFoundError(f"no recorded cases in {root()}; see WSOL_GOLDEN")
     return [_load(folder) for folder in folders if folder.name.startswith(prefixes)]
 
 

@@ -8,6 +8,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from small_run import PHASES, RATES, fabricate
 
@@ -346,8 +347,16 @@ def test_damaged_files_are_named(tmp_path, name):
         report.write(tmp_path)
 
 
-def test_run_judged_by_dice(tmp_path):
+def test_run_judged_by_dice(tmp_path, monkeypatch):
     """F1+, F1- and error at B-CL beside the row of the max-min paper that the config names."""
+    drawn, plot = [], Axes.plot
+
+    def recorded(axis, *arguments, **options):
+        if arguments[2:] == ("o",):
+            drawn.append((*arguments[:2], axis))
+        return plot(axis, *arguments, **options)
+
+    monkeypatch.setattr(Axes, "plot", recorded)
     phases = {"maxmin": ("maxmin", "maxmin")}
     fabricate(tmp_path, phases=phases)
 
@@ -359,6 +368,8 @@ def test_run_judged_by_dice(tmp_path):
             test["foreground_share"] = {"0": 12.5, "1": 50.0}
             test["regions"] = {"true": [40.0, 60.0], "predicted": [50.0, 55.0]}
             checkpoint |= {"test": test, "valpx": {"dice": 61.0}}
+            checkpoint["seen"] = {"regions": {"true": [10.0], "predicted": [20.0]}}
+            checkpoint["valcl"] = {"regions": {"true": [30.0], "predicted": [35.0]}}
 
     change(tmp_path / "metrics.json", by_dice)
     change(tmp_path / "config.json", lambda c: c.update(metric="dice", published="eem"))
@@ -371,5 +382,10 @@ def test_run_judged_by_dice(tmp_path):
     assert page.row(f"B-CL {MINUS} published")[1:4] == [f"{MINUS}2.1", f"{MINUS}4.1", "+2.5"]
     assert page.row("All foreground")[1] == "66.0"
     assert page.row("B-CL", 1) == ["71.0", "29.0", "72.0", "28.0", "12.5", "50.0"]
-    assert "Regions of EEM, test images" in page.values("alt")
+    kinds = ("training", "validation", "test")
+    assert {f"Regions of EEM, {kind} images" for kind in kinds} <= {*page.values("alt")}
+    labels = ("true foreground, percent", "predicted, percent")
+    found = [(x, y) for x, y, a in drawn if (a.get_xlabel(), a.get_ylabel()) == labels]
+    points = found[::2]  # light, then dark
+    assert points == [([10.0], [20.0]), ([30.0], [35.0]), ([40.0, 60.0], [50.0, 55.0])]
     assert "PxAP" not in page.text
