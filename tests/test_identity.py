@@ -49,6 +49,7 @@ def test_what_changes_no_number_may_change(tmp_path):
     claim(tmp_path, config)
     config.data.folder, config.parallel, config.notes = "elsewhere", "pmap", ("a note",)
     config.evaluation_batch_size += 1
+    config.name, config.published = "another", "eem"
     claim(tmp_path, config)
     assert experiment.stored_config(tmp_path).data.folder == "elsewhere"
     config.baseline.method.dropout = 0.7

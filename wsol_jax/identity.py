@@ -18,8 +18,9 @@ from wsol_jax.run_files import at
 # By a run and its baseline: the model, what it sees of an image, and the images.
 SHARED = ("backbone", "head", "num_classes", "weights.mean", "weights.std")
 SHARED += ("image_size", "keep_aspect", "data.name", "data.fold")
-# Of a config: what changes no number.
-SILENT = ("notes", "parallel", "evaluation_batch_size", "data.folder", "data.source")
+# Of a config: where its data are and how they are read; and all that changes no number.
+WHERE = ("data.folder", "data.source")
+SILENT = ("name", "notes", "published", "parallel", "evaluation_batch_size", *WHERE)
 
 
 @contextlib.contextmanager

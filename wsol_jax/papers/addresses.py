@@ -10,14 +10,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from wsol_jax import method
+from wsol_jax import identity, method
 from wsol_jax.run_files import at
 
-# Of a config: what is a phase's own, and what changes no number.
-OWN = ("method", "optimizer", "epochs", "batch_size")
-SILENT = ("name", "notes", "published", "parallel", "evaluation_batch_size", "baseline")
+OWN = ("method", "optimizer", "epochs", "batch_size")  # of a config: what is a phase's own
 ORIGIN = ("cam", "cam_checkpoint", "weights_checkpoint")  # what a second phase takes from the first
-WHERE = ("folder", "source")  # the data may lie anywhere, and be read in either way
+WHERE = tuple(name.removeprefix("data.") for name in identity.WHERE)
 
 
 def of_phases(
@@ -41,7 +39,7 @@ def of_phases(
       teacher: address of the phase that makes the CAMs where `config.baseline.cam_workdir` has it
         from another run.
     """
-    shared = {k: v for k, v in config.items() if k not in (*OWN, *SILENT)}
+    shared = {k: v for k, v in config.items() if k not in (*OWN, *identity.SILENT, "baseline")}
     shared["data"] = {k: v for k, v in config["data"].items() if k not in WHERE}
     source = at(config, "weights", "source")
     shared["weights"] = {**config["weights"], "source": pathlib.PurePath(source or "").name}
