@@ -148,7 +148,7 @@ def test_gallery_shows_both_classes_in_turn(finished):
     _, _, page = finished
     names = [value for _, name, value in page.attributes if name == "alt" and "testA" in value]
     columns = ("image", "truth", "LayerCAM", "PixelCAM")
-    order = [0, 7, 1, 8, 2, 9, 3, 4]
+    order = [0, 7, 1, 8, 2, 9, 3, 4, 5, 6]
     assert names == [f"testA_{i}: {column}" for i in order for column in columns]
     assert page.text.count("malignant") == 3
 

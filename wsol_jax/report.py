@@ -30,18 +30,13 @@ from wsol_jax import (
     visualize,
     wording,
 )
+from wsol_jax.data import sources
 from wsol_jax.map_kinds import MapKind
 from wsol_jax.run_files import Run, at
 
-CLASSES = {
-    "glas": ("benign", "malignant"),
-    "synthetic_glands": ("benign", "malignant"),
-    "camelyon16": ("normal", "metastatic"),
-}
 CHECKPOINTS = ("b_loc", "b_cl", "last")
 REGIONS = {"seen": "training images", "valcl": "validation images", "test": "test images"}
 THEMES = {"light": figures.LIGHT, "dark": figures.DARK}
-GALLERY_SIZE = 8
 DRAWINGS = {  # that other modes leave in the folder of a run
     "stain_shift.svg": "Scores of the test images in other stains",
     "embedding.svg": "Pixel features of test images",
@@ -75,7 +70,7 @@ def contents(run: Run) -> dict[str, Any]:
     """The variables of the template report.html."""
     kinds, metric = map_kinds.of_run(run), map_kinds.metric_of(run)
     data = run.config.get("data", {})
-    classes = CLASSES.get(data.get("name"), ())
+    classes = _classes(run)
     numbered = {"fold": data.get("fold"), "seed": run.config.get("seed")}
     title = [f"{name} {value}" for name, value in numbered.items() if value is not None]
     return {
@@ -159,16 +154,22 @@ def _missing(run: Run) -> list[str]:
     return sentences
 
 
+def _classes(run: Run) -> tuple[str, ...]:
+    """The names of the classes of a published set; none of one's own images."""
+    dataset = sources.DATASETS.get(at(run.config, "data", "name"))
+    return getattr(dataset, "CLASSES", ())
+
+
 def _gallery(run: Run, kinds: Sequence[MapKind]) -> list[dict[str, Any]]:
     """Test images, the classes taking turns, each with its panels as data URIs."""
     if not run.gallery:
         return []
     labels = run.gallery["label"]
-    classes = dict(enumerate(CLASSES.get(at(run.config, "data", "name"), ())))
+    classes = dict(enumerate(_classes(run)))
     maps = {kind.title: run.gallery.get(f"map_{kind.phase}_{kind.name}") for kind in kinds}
     annotated = np.any(run.gallery["mask"] != pixel_labels.UNANNOTATED)
     rows = []
-    for i in _mixed(labels)[:GALLERY_SIZE]:
+    for i in _mixed(labels):
         drawn = {k: heat[i].astype(np.float32) for k, heat in maps.items() if heat is not None}
         name, image, mask = (run.gallery[key][i] for key in ("name", "image", "mask"))
         panels = visualize.panels(visualize.Example(str(name), image, mask, drawn))
