@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from wsol_jax import choices, experiment, heads
+from wsol_jax import augment, choices, experiment, heads
 from wsol_jax.method import defaults
 
 
@@ -65,6 +65,33 @@ ENCODERS = {
     ),
 }
 DEIT = "deit_tiny_patch16_224"
+HEADS = {  # of what makes a row's maps
+    "deep_mil": "deep_mil",
+    "grad_cam_pp": "wgap",
+    "layer_cam": "wgap",
+    "sat": "conv_gap",
+    "unet": None,
+}
+EPOCHS = {"glas": 1000, "camelyon16": 20}
+# Learning rate and epochs of decay, by row or method. Published are those of GlaS's classifier,
+# PixelCAM and NEGEV and, of CAMELYON16's PixelCAM, the steps of 2 and 5 epochs and, as one of three
+# rates that were tried, 1e-3; the others are chosen here. NEGEV's is that of its decoder, which as
+# released is among what learns ten times as fast on VGG16 and InceptionV3, not on ResNet-50.
+SCHEDULES = {
+    "glas": {
+        "classifier": (1e-3, (5, 10, 15, 20)),
+        "sat": (2e-3, (250, 500, 750)),
+        "negev": (0.1, (250, 500, 750)),
+        "unet": (0.01, (250, 500, 750)),
+    },
+    "camelyon16": {
+        "classifier": (1e-3, (5, 10, 15)),
+        "grad_cam_pp+pixelcam": (1e-3, (2, 4, 6, 8)),
+        "layer_cam+pixelcam": (1e-3, (2, 4, 6, 8)),
+        "negev": (0.01, (5, 10, 15)),
+        "unet": (0.01, (5, 10, 15)),
+    },
+}
 
 
 def base(name: str, encoder: str = "resnet50") -> ConfigDict:
@@ -91,7 +118,7 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.backbone = backbone(encoder, **ENCODERS[encoder].backbone)
     config.weights = ConfigDict({"source": ENCODERS[encoder].weights})
     config.weights.allow_missing, config.weights.recalibrate = (), True
-    config.weights.mean, config.weights.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    config.weights.mean, config.weights.std = augment.IMAGENET_MEAN, augment.IMAGENET_STD
     config.head = head("wgap")
     config.baseline = None
     config.batch_size = 32
@@ -267,32 +294,3 @@ def _schedule(encoder, data, *names):
     if name == "negev" and "decoder" in ENCODERS[encoder].fast:
         rate /= 10  # so that the decoder learns at the rate that is published
     return released_optimizer(encoder, rate, decay_epochs)
-
-
-HEADS = {  # of what makes a row's maps
-    "deep_mil": "deep_mil",
-    "grad_cam_pp": "wgap",
-    "layer_cam": "wgap",
-    "sat": "conv_gap",
-    "unet": None,
-}
-EPOCHS = {"glas": 1000, "camelyon16": 20}
-# Learning rate and epochs of decay, by row or method. Published are those of GlaS's classifier,
-# PixelCAM and NEGEV and, of CAMELYON16's PixelCAM, the steps of 2 and 5 epochs and, as one of three
-# rates that were tried, 1e-3; the others are chosen here. NEGEV's is that of its decoder, which as
-# released is among what learns ten times as fast on VGG16 and InceptionV3, not on ResNet-50.
-SCHEDULES = {
-    "glas": {
-        "classifier": (1e-3, (5, 10, 15, 20)),
-        "sat": (2e-3, (250, 500, 750)),
-        "negev": (0.1, (250, 500, 750)),
-        "unet": (0.01, (250, 500, 750)),
-    },
-    "camelyon16": {
-        "classifier": (1e-3, (5, 10, 15)),
-        "grad_cam_pp+pixelcam": (1e-3, (2, 4, 6, 8)),
-        "layer_cam+pixelcam": (1e-3, (2, 4, 6, 8)),
-        "negev": (0.01, (5, 10, 15)),
-        "unet": (0.01, (5, 10, 15)),
-    },
-}

@@ -17,7 +17,7 @@ DATASETS = {
     "glas": glas,
     "synthetic_glands": synthetic_glands,
 }
-STREAMED = tuple(name for name in DATASETS if name != "folder")  # those that TFDS prepares, too
+PREPARED = tuple(name for name in DATASETS if name != "folder")  # by TFDS, too
 SOURCES = ("memory", "tfds")
 
 
@@ -53,7 +53,7 @@ def open_split(
         examples = DATASETS[name].examples(split, **options)
         if not examples:
             return None
-        if name not in STREAMED:
+        if name not in PREPARED:
             window = len(examples)  # all together, in whatever order they are listed
         opened = memory.open_split(examples, sizing=sizing, window=window)
         return opened._replace(contents=_contents(examples))
@@ -93,7 +93,7 @@ def _contents(examples):
 def _require_known(name, split, source):
     choices.require("data set", name, tuple(DATASETS))
     choices.require("split", split, tuple(DATASETS[name].SPLITS))
-    choices.require("source", source, SOURCES if name in STREAMED else ("memory",))
+    choices.require("source", source, SOURCES if name in PREPARED else ("memory",))
 
 
 def _prepared(name, options):
