@@ -182,8 +182,9 @@ def short(config: ConfigDict, epochs: int = 20) -> ConfigDict:
     )
     scaled = [round(epoch * epochs / config.epochs) for epoch in config.optimizer.decay_epochs]
     config.optimizer.decay_epochs = tuple(scaled)
-    if config.method.name == "maxmin":
+    if "sigma_step" in config.method:
         config.method.sigma_step *= config.epochs / epochs
+    if "t_growth" in config.method:
         config.method.t_growth **= config.epochs / epochs
     config.epochs, config.batch_size = epochs, 4
     return config

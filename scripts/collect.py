@@ -11,10 +11,11 @@ import argparse
 import collections
 import json
 import pathlib
+import shutil
 import statistics
 from collections.abc import Iterator
 
-from wsol_jax import files, logbook, map_kinds, run_files
+from wsol_jax import logbook, map_kinds, run_files
 from wsol_jax.map_kinds import MapKind
 from wsol_jax.run_files import Run
 
@@ -91,7 +92,7 @@ def copy(run: Run, output: pathlib.Path) -> None:
     for phase, history in run.histories.items():
         if history:
             (target / phase).mkdir(exist_ok=True)
-            files.write_lines(target / phase / "history.jsonl", history)
+            shutil.copyfile(*(folder / phase / "history.jsonl" for folder in (run.folder, target)))
 
 
 def without_curves(values):
@@ -117,7 +118,7 @@ def rows(runs: list[Run], metric: str) -> Iterator[tuple[str, ...]]:
             elsewhere = kind.phase == "baseline" and run.config["baseline"]["workdir"]
             if not elsewhere:
                 name = run.metrics["name"], f"{kind.phase}: {kind.name}"
-                found[name].append((kind, gain(kind, kinds[0])))
+                found[name].append((kind, gain(kind, kinds[0], run)))
     columns = {"pxap": of_pxap, "dice": of_dice}[metric]
     header = ("run", "map", "seeds", *HEADERS[metric])
     yield from (header, ("---",) * len(header))
@@ -125,9 +126,11 @@ def rows(runs: list[Run], metric: str) -> Iterator[tuple[str, ...]]:
         yield (*name, str(len(entries)), *columns(*zip(*entries, strict=True)))
 
 
-def gain(kind: MapKind, first: MapKind) -> float | None:
-    """B-LOC PxAP of a second phase over the map that gave its seeds, in the same run."""
+def gain(kind: MapKind, first: MapKind, run: Run) -> float | None:
+    """B-LOC PxAP of a second phase over the map that gave its seeds, if that is the run's own."""
     if first.phase != "baseline" or kind.phase == "baseline" or kind.metric != "pxap":
+        return None
+    if first.name != run.config["baseline"]["cam"] or run.config["baseline"]["cam_workdir"]:
         return None
     scores = [one.scores_at("b_loc")["pxap"] for one in (kind, first)]
     return None if None in scores else scores[0] - scores[1]

@@ -53,7 +53,7 @@ def test_seeds_of_two_machines(tmp_path, monkeypatch, collect):
     text = (tmp_path / "results" / "README.md").read_text()
     for device, processor, _ in MACHINES:
         assert f"{device}, {processor}" in text
-    assert "2 runs, 1h00m in all; commit c0, c1; on 1 x GPU, Another, 16 cores, 1 x cpu," in text
+    assert "2 runs, 1h00m in all; commit c0, c1; on 1 x GPU, Another, 16 cores and 1 x cpu," in text
     assert "; jax 0.10.2, 0.11.2; weights: " in text
     assert "Reduced: fewer epochs." in text
     assert "| 71.0 ± 1.4 |" in text

@@ -12,7 +12,17 @@ import pytest
 from small import SHALLOW, initialize, shapes
 
 from configs import maxmin
-from wsol_jax import choices, experiment, heads, identity, method, optimizer, published, train
+from wsol_jax import (
+    choices,
+    experiment,
+    heads,
+    identity,
+    method,
+    optimizer,
+    published,
+    run_files,
+    train,
+)
 from wsol_jax.experiment import sections
 from wsol_jax.papers import addresses
 
@@ -326,3 +336,29 @@ def take_one_finite_step(config, section):
     for values in maps.values():
         assert float(values.min()) >= 0
         assert float(values.max()) <= 1
+
+
+RECORDED = sorted((ROOT / "results").glob("*/*/config.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.parent.name)
+def test_runs_of_earlier_commits_can_still_be_built(path):
+    config = experiment.stored_config(path.parent)
+    for section in sections(config).values():
+        built = experiment.build(config, section.method)
+        assert jax.tree.leaves(shapes(built, config.image_size if "deit" in str(path) else 64))
+
+
+def test_options_that_have_other_names_now_leave_the_address_as_it_is():
+    config = table_row("table01", "glas/layer_cam+negev")
+    resolved, versions = json.loads(config.to_json()), identity.versions(config)
+    old = json.loads(config.to_json())
+    for now, then in {
+        "t": "sharpness",
+        "t_growth": "sharpness_growth",
+        "t_max": "sharpest",
+    }.items():
+        old["method"][then] = old["method"].pop(now)
+    found = [addresses.of_phases(c, versions, "data") for c in (resolved, run_files.filled(old))]
+    assert found[0] == found[1]
+    assert found[0]["negev"] != addresses.of_phases(old, versions, "data")["negev"]

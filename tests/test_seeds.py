@@ -268,6 +268,12 @@ def test_dense_agrees_with_the_points():
     assert np.sum(labels != pixel_labels.UNANNOTATED) == drawn.known.sum()
 
 
+def test_threshold_draws_nothing_of_a_cam_that_is_constant_in_eight_bits():
+    cam = jnp.full((1, 6, 6), 0.5).at[0, 0, 0].add(1e-4)
+    assert not seeds.sample(_keys(1), cam, sampler="threshold").known.any()
+    assert seeds.sample(_keys(1), cam, sampler="lowest").known.any()
+
+
 def test_errors_name_the_value_and_the_choices():
     cam, keys = jnp.asarray(_cams()[:1]), _keys(1)
     with pytest.raises(ValueError, match=r"unknown sampler 'otsu'; have \['lowest', 'probability'"):

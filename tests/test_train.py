@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -123,6 +124,17 @@ def test_running_again_changes_nothing(finished):
     again = train.run(small.two_phases(), folder)
     assert again == numbers
     jax.tree.map(np.testing.assert_array_equal, weights_of(folder), before)
+
+
+def test_a_run_that_was_moved_is_evaluated_and_goes_on_without_new_cams(
+    finished, tmp_path, monkeypatch
+):
+    folder, numbers = finished
+    monkeypatch.setattr(train.pseudo_labels, "cams", None)  # not to be called
+    shutil.copytree(folder, tmp_path / "moved")
+    assert train.run(small.two_phases(), tmp_path / "moved") == numbers
+    (tmp_path / "moved" / "cams.npy").unlink()
+    assert train.run(small.two_phases(), tmp_path / "moved", train=False) == numbers
 
 
 def test_another_config_does_not_overwrite_a_run(finished):

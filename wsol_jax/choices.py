@@ -19,17 +19,24 @@ def require(kind: str, value: Any, choices: Iterable) -> None:
 
 
 def require_number(
-    name: str, value: float, *, above: float | None = None, least: float = 0, most: float = math.inf
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    least: float = 0,
+    most: float = math.inf,
+    below: float = math.inf,
 ) -> None:
     """Raises ValueError, with the bounds, where the value is not finite or lies outside them.
 
     Args:
-      above: a bound that the value may not equal, in place of `least`.
+      above, below: bounds that the value may not equal, in place of `least` and `most`.
     """
     inside = value > above if above is not None else value >= least
-    if not (math.isfinite(value) and inside and value <= most):
+    if not (math.isfinite(value) and inside and value <= most and value < below):
         low = f"above {above}" if above is not None else f"at least {least}"
         high = f" and at most {most}" if most < math.inf else ""
+        high = f" and below {below}" if below < math.inf else high
         raise ValueError(f"{name} is {value}; expected a number {low}{high}")
 
 

@@ -87,7 +87,7 @@ def fingerprint(data: Mapping[str, splits.Split | splits.Listing | None]) -> str
 
 
 def facts(config: Any, images: str) -> dict[str, Any]:
-    """What the record of a run has of these: see `versions`, `fingerprint` and `origins`."""
+    """The part of a run's record that says what it is, see `versions`, `fingerprint`, `origins`."""
     return {"methods": versions(config), "data": images, "origins": origins(config)}
 
 

@@ -134,13 +134,13 @@ def provenance(records: Collection[Mapping[str, Any]]) -> str:
     """How many runs, in how much time, by which code and on what they were made, in words."""
     starts = [start for record in records for start in (record, *record["earlier"])]
     facts = {
-        "commit": sorted({_short(start["commit"]) for start in starts}),
-        "on": sorted({f"{start['device']}, {start['processor']}" for start in starts}),
-        "jax": sorted({start["versions"]["jax"] for start in starts}),
+        "commit": ", ".join(sorted({_short(start["commit"]) for start in starts})),
+        "on": " and ".join(sorted({f"{s['device']}, {s['processor']}" for s in starts})),
+        "jax": ", ".join(sorted({start["versions"]["jax"] for start in starts})),
     }
     spent = duration(sum(start.get("seconds", 0.0) for start in starts))
     least = "at least " * any("seconds" not in start for start in starts)  # some were killed
-    known = "; ".join(f"{name} {', '.join(values)}" for name, values in facts.items())
+    known = "; ".join(f"{name} {values}" for name, values in facts.items())
     return f"{len(records)} run{'s' * (len(records) > 1)}, {least}{spent} in all; {known}"
 
 

@@ -65,8 +65,8 @@ def build(name: str, encoder: nn.Module, head: nn.Module | None, **keywords) -> 
     choices.require_known("method", name, keywords, defaults(name))
     if head is None and inspect.signature(make).parameters["head"].default is not None:
         raise ValueError(
-            f"the method {name!r} has no head; expected a pooling head, such as --config.head.name="
-            "wgap"
+            f"the method {name!r} has no head; expected a pooling head as `head` of the config, "
+            "such as common.head('wgap')"
         )
     return make(encoder, head, **keywords)
 

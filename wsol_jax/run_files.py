@@ -18,6 +18,11 @@ LATER_OF = {
     "weights": {"mean": list(augment.IMAGENET_MEAN), "std": list(augment.IMAGENET_STD)},
     "baseline": {"cam_workdir": ""},
 }
+LATER_OF_DATA = {"camelyon16": {"division": "slide_disjoint"}}
+# Options of methods, as they were called, and those that are gone: of "maxmin" the paper's
+# objective alone is left, of which the runs were.
+RENAMED = {"negev": {"sharpness": "t", "sharpness_growth": "t_growth", "sharpest": "t_max"}}
+GONE = {"maxmin": ("objective", "mask_modalities")}
 
 
 class Run(NamedTuple):
@@ -70,7 +75,23 @@ def filled(config: dict[str, Any]) -> dict[str, Any]:
     if not config:
         return {}
     sections = {k: {**later, **config[k]} for k, later in LATER_OF.items() if config.get(k)}
-    return {**LATER, **config, **sections}
+    found = _renamed({**LATER, **config, **sections})
+    if found.get("baseline"):
+        found["baseline"] = _renamed(found["baseline"])
+    if "data" in found:
+        later = LATER_OF_DATA.get(found["data"].get("name"), {})
+        found["data"] = {**later, **found["data"]}
+    return found
+
+
+def _renamed(section: dict[str, Any]) -> dict[str, Any]:
+    """A section with the options of its method as they are called now."""
+    if "method" not in section:
+        return section
+    name = section["method"].get("name")
+    known, gone = RENAMED.get(name, {}), GONE.get(name, ())
+    options = {known.get(k, k): v for k, v in section["method"].items() if k not in gone}
+    return {**section, "method": options}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def sample(
       threshold: foreground anywhere in Otsu's region, eroded; background as in lowest. The
         paper's ablation TH.
     A pixel drawn for both classes is known to neither. Ties between activations carry no order, so
-    the seeds of a constant CAM lie anywhere (`threshold` draws none of one
-    that is constant in eight bits).
+    the seeds of a constant CAM lie anywhere; `threshold` draws none where it is constant in eight
+    bits.
 
     Args:
       cam: values in [0, 1], of the size the seeds are wanted at; NaN counts as 0.
@@ -75,11 +75,17 @@ def sample(
 
 
 def check(*, sampler: str, foreground: int, background: int, fraction: float) -> None:
-    """Raises ValueError where the arguments of `sample` of these names are not what they may be."""
+    """Raises ValueError for arguments of `sample` that are out of their range."""
     choices.require("sampler", sampler, SAMPLERS)
     choices.require_number("foreground", foreground)
     choices.require_number("background", background)
     choices.require_number("fraction", fraction, above=0, most=1)
+
+
+def require_centre(side: int) -> None:
+    """Raises ValueError where a square of this side has no pixel in its middle."""
+    if side < 1 or side % 2 == 0:
+        raise ValueError(f"a square of {side} pixels has no centre; expected an odd side")
 
 
 def dense(seeds: Seeds, shape: tuple[int, int], *, dilation: int = 1) -> Int[Array, "b H W"]:
@@ -220,8 +226,7 @@ def _draw(
 
 def _dilate(mask: Bool[Array, "b H W"], side: int) -> Bool[Array, "b H W"]:
     """True wherever the square of `side` pixels around a pixel meets the mask."""
-    if side < 1 or side % 2 == 0:
-        raise ValueError(f"a square of {side} pixels has no centre; expected an odd side")
+    require_centre(side)
     for window in ((1, side, 1), (1, 1, side)):
         mask = jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, (1, 1, 1), "SAME")
     return mask

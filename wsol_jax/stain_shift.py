@@ -48,11 +48,16 @@ def run(
 
     Raises:
       FileExistsError: the run is of another version of a method.
-      FileNotFoundError: no reference images, or no trained run.
+      FileNotFoundError: no reference images, or no run that is trained and evaluated.
       ValueError: the folder holds CAMELYON16's archives; the stains of too few reference images,
         or of no test image, can be estimated; or test images have no pixel labels.
     """
     choices.require("restaining", restaining, stain_styles.RESTAINING)
+    if not (workdir / "metrics.json").is_file():
+        raise FileNotFoundError(
+            f"{workdir} is not evaluated; run: python -m wsol_jax.main --mode=evaluate "
+            f"--workdir={workdir}"
+        )
     paths, phases = _listed(images), trained.phases(config, workdir)
     test = experiment.open_split(config, "test")
     if not splits.is_annotated(test):

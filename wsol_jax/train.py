@@ -260,7 +260,7 @@ def _phase(config, workdir, title, weights, engine):
 
 
 def _weights(config, baseline):
-    """Those of the baseline's B-CL checkpoint, or as configured, for the second phase."""
+    """The weights that the second phase begins with: the baseline's at B-CL, or as configured."""
     best, section = selection.Best(baseline.folder), config.baseline
     best.require_end(baseline.epochs)
     return best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)

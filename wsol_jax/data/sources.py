@@ -46,7 +46,7 @@ def open_split(
     _require_known(name, split, source)
     if split == "valcl" and options.get("division", camelyon16.DISJOINT) != camelyon16.DISJOINT:
         logging.warning(
-            "the slides of %r are in 'train' too: accuracy on it is optimistic, and B-CL with it",
+            "slides of %r are in 'train' too: its accuracy, by which B-CL is chosen, is optimistic",
             split,
         )
     if source == "memory":

@@ -62,7 +62,7 @@ def make(
       ValueError: an unknown name, a number out of its range, or a read-out that the head does not
         have.
     """
-    choices.require_number("dropout", dropout, most=1)
+    choices.require_number("dropout", dropout, below=1)
     choices.require("object_class", object_class, (None, *range(head.num_classes)))
     attends = isinstance(head, heads.DeepMIL)
     if not readouts or ("cam" if attends else "deep_mil") in readouts:

@@ -129,7 +129,8 @@ def make(
         released, in training by those of the "batch" over all devices. Maps are always by image.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, a schedule that begins above its end.
+      ValueError: an unknown name, a number out of its range, or a schedule that begins above its
+        end.
     """
     choices.require("background", background, (None, *BACKGROUND))
     choices.require("normalize", normalize, NORMALIZE)

@@ -72,7 +72,7 @@ def make(
     seeding = {"sampler": sampler, "foreground": foreground, "background": background}
     seeding["fraction"] = fraction
     seeds.check(**seeding)
-    choices.require_number("dilation", dilation, least=1)
+    seeds.require_centre(dilation)
     choices.require_number("size_weight", size_weight)
     choices.require_number("t", t, above=0)
     choices.require_number("t_growth", t_growth, least=1)

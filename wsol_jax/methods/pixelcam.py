@@ -80,7 +80,7 @@ def make(
     seeding["fraction"] = fraction
     seeds.check(**seeding)
     choices.require_number("pixel_weight", pixel_weight)
-    choices.require_number("dropout", dropout, most=1)
+    choices.require_number("dropout", dropout, below=1)
     choices.require("negatives", negatives, seeds.NEGATIVES)
     choices.require("pixel_head", pixel_head, heads.PIXEL_HEADS)
     if sat_terms:

@@ -96,6 +96,7 @@ def prepare(
     output.mkdir(parents=True, exist_ok=True)
     with locks.tried(output) as free:
         locks.require(free, output)
+        _require_output(output, asked)  # which another command may have made meanwhile
         _make(output, asked)
         run(functools.partial(cut, output=output, mode=mode, options=options), sources)
         return _gather(output, sources, left_out)
