@@ -1,6 +1,7 @@
 """The scores of a run under other stains, from a run that has not been trained."""
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -125,12 +126,15 @@ def test_methods_that_do_not_classify_have_no_accuracy(run, references, monkeypa
 
 def test_bad_input_is_told_before_anything_is_scored(run, references, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate.Evaluator, "scores", None)
-    config = config_of()
+    config, trained = config_of(), tmp_path / "trained"
+    shutil.copytree(run, trained)
+    (trained / "metrics.json").unlink()
     for arguments, error, message in (
         ((run, references, 2, "vahadane"), ValueError, r"'vahadane'; have \['macenko', 'reinh"),
         ((run, tmp_path / "absent", 2, "macenko"), FileNotFoundError, "no images under .*absent"),
         ((run, references, 5, "macenko"), ValueError, "stains of 4 of 4 .* --styles is 5"),
         ((tmp_path / "run", references, 2, "macenko"), FileNotFoundError, "no checkpoints under"),
+        ((trained, references, 2, "macenko"), FileNotFoundError, "not evaluated; run: .*evaluate"),
     ):
         with pytest.raises(error, match=message):
             stain_shift.run(config, *arguments)

@@ -78,18 +78,16 @@ def filled(config: dict[str, Any]) -> dict[str, Any]:
     found = _renamed({**LATER, **config, **sections})
     if found.get("baseline"):
         found["baseline"] = _renamed(found["baseline"])
-    if "data" in found:
-        later = LATER_OF_DATA.get(found["data"].get("name"), {})
-        found["data"] = {**later, **found["data"]}
-    return found
+    later = LATER_OF_DATA.get(at(found, "data", "name"))
+    return {**found, "data": {**later, **found["data"]}} if later else found
 
 
 def _renamed(section: dict[str, Any]) -> dict[str, Any]:
     """A section with the options of its method as they are called now."""
-    if "method" not in section:
-        return section
-    name = section["method"].get("name")
+    name = at(section, "method", "name")
     known, gone = RENAMED.get(name, {}), GONE.get(name, ())
+    if not (known or gone):
+        return section
     options = {known.get(k, k): v for k, v in section["method"].items() if k not in gone}
     return {**section, "method": options}
 

@@ -53,12 +53,12 @@ def run(
         or of no test image, can be estimated; or test images have no pixel labels.
     """
     choices.require("restaining", restaining, stain_styles.RESTAINING)
+    paths, phases = _listed(images), trained.phases(config, workdir)
     if not (workdir / "metrics.json").is_file():
         raise FileNotFoundError(
             f"{workdir} is not evaluated; run: python -m wsol_jax.main --mode=evaluate "
             f"--workdir={workdir}"
         )
-    paths, phases = _listed(images), trained.phases(config, workdir)
     test = experiment.open_split(config, "test")
     if not splits.is_annotated(test):
         raise ValueError(
