@@ -7,12 +7,11 @@ two epochs a phase, shows how a table is made, and nothing else. For other runs,
 """
 
 from configs import quickstart, tables
-from wsol_jax import experiment
+from wsol_jax import choices, experiment
 
 
 def get_config(variant=""):
-    if variant not in ("", tables.SHORT):
-        raise ValueError(f"unknown variant {variant!r}; have '' and {tables.SHORT!r}")
+    choices.require("variant", variant, ("", tables.SHORT))
     pixelcam = quickstart.get_config()
     if variant:
         pixelcam.resize, pixelcam.image_size = 72, 64

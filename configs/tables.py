@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from ml_collections import ConfigDict, config_dict
 
 from configs import common
-from wsol_jax import published
+from wsol_jax import choices, published
 from wsol_jax.experiment import encoder_name
 
 SHORT = "short"
@@ -89,23 +89,33 @@ def of_rows(
     return choose(name, table, variant, make, shifted=shifted)
 
 
-def t_tests(name: str, table: str, variant: str, encoder: str = "resnet50") -> ConfigDict:
+def t_tests(
+    name: str, table: str, variant: str, rows: str, encoder: str = "resnet50"
+) -> ConfigDict:
     """PixelCAM against each baseline, 15 runs against 15: the papers' 28 degrees of freedom.
 
     Args:
       variant: empty, or "short" for a schedule for a CPU.
+      rows: the table that the runs are rows of, such as "paper/table01".
     """
-    if variant not in ("", SHORT):
-        raise ValueError(f"unknown variant {variant!r}; have '' and {SHORT!r}")
+    choices.require("variant", variant, ("", SHORT))
     cells = []
     for row in published.table(table).rows:
         for data in DATA:
             for method in (row, f"{row}+pixelcam"):
-                run = common.row(name, encoder, f"{data}/{method}")
-                cells.append(cell(row, common.short(run) if variant else run))
+                cells.append(cell(row, row_of(rows, encoder, f"{data}/{method}", variant)))
     config = whole(name, table, cells)
     config.seeds = tuple(range(15))
     return config
+
+
+def row_of(table: str, encoder: str, row: str, variant: str) -> ConfigDict:
+    """A row of another table, on the schedule that the variant names."""
+    run = common.row(table, encoder, row)
+    if variant:
+        run = common.short(run)
+        run.name += f"/{SHORT}"
+    return run
 
 
 def costs(

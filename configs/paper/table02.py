@@ -9,4 +9,4 @@ from configs import tables
 
 
 def get_config(variant=""):
-    return tables.t_tests("paper/table02", "pixelcam.TABLE_2", variant)
+    return tables.t_tests("paper/table02", "pixelcam.TABLE_2", variant, "paper/table01")

@@ -9,4 +9,4 @@ from configs import tables
 
 
 def get_config(variant=""):
-    return tables.t_tests("paper/table09", "pixelcam.TABLE_9", variant, "vgg16")
+    return tables.t_tests("paper/table09", "pixelcam.TABLE_9", variant, "paper/table07", "vgg16")

@@ -9,4 +9,6 @@ from configs import tables
 
 
 def get_config(variant=""):
-    return tables.t_tests("paper/table10", "pixelcam.TABLE_10", variant, "inception_v3")
+    return tables.t_tests(
+        "paper/table10", "pixelcam.TABLE_10", variant, "paper/table08", "inception_v3"
+    )

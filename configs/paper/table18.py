@@ -5,16 +5,15 @@ python -m wsol_jax.main --mode=report --config=configs/paper/table18.py
 External CAMs are those of the other data set's LayerCAM, alone and as what PixelCAM learns from.
 """
 
-from configs import common, tables
+from configs import tables
+from wsol_jax import choices
 
 
 def get_config(variant=""):
-    if variant not in ("", tables.SHORT):
-        raise ValueError(f"unknown variant {variant!r}; have '' and {tables.SHORT!r}")
+    choices.require("variant", variant, ("", tables.SHORT))
 
     def run(data, method):
-        made = common.row("paper/table18", "resnet50", f"{data}/{method}")
-        return common.short(made) if variant else made
+        return tables.row_of("paper/table01", "resnet50", f"{data}/{method}", variant)
 
     cells = []
     for data, other in (("glas", "camelyon16"), ("camelyon16", "glas")):
