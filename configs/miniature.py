@@ -19,6 +19,6 @@ def get_config(variant=""):
         pixelcam.notes = ("schedule: 2 epochs a phase at 64 pixels",)
     layer_cam = experiment.first_phase(pixelcam)
     cells = [tables.cell("layer_cam", layer_cam), tables.cell("layer_cam + pixelcam", pixelcam)]
-    config = tables.whole("miniature", "", cells)
+    config = tables.whole("miniature", "", cells, short=bool(variant))
     config.seeds = (0, 1)
     return config

@@ -59,7 +59,7 @@ def choose(
         return run
     runs = [(row, run_of(key, bool(length))) for key, (row, _) in keys.items()]
     cells = [cell(row, run, shifted=shifted) for row, run in runs if run is not None]
-    return whole(name, table, cells)
+    return whole(name, table, cells, short=bool(length))
 
 
 def of_rows(
@@ -104,7 +104,7 @@ def t_tests(
         for data in DATA:
             for method in (row, f"{row}+pixelcam"):
                 cells.append(cell(row, row_of(rows, encoder, f"{data}/{method}", variant)))
-    config = whole(name, table, cells)
+    config = whole(name, table, cells, short=bool(variant))
     config.seeds = tuple(range(15))
     return config
 
@@ -168,7 +168,7 @@ def cell(row: str, run: ConfigDict, *, shifted: bool = False) -> ConfigDict:
     return ConfigDict({**known, "teacher": None})
 
 
-def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
+def whole(name: str, table: str, cells: list[ConfigDict], *, short: bool = False) -> ConfigDict:
     """A table for `--mode=report`, of `wsol_jax.published` or, where `table` is empty, of its own.
 
     What all its runs share is set once: `--config.folders.glas=FOLDER`, and, where it is not to be
@@ -176,9 +176,11 @@ def whole(name: str, table: str, cells: list[ConfigDict]) -> ConfigDict:
     stem is `resnet18_deep_stem`. `budget` is in hours of
     training, after which the table is written with what there is; `dry_run` shows the plan alone.
     Finished runs are looked for under `runs`, where new ones are put too. Where runs are tested on
-    other data, `test_patches=500` takes so many of CAMELYON16's (see `camelyon16.drawn`).
+    other data, `test_patches=500` takes so many of CAMELYON16's (see `camelyon16.drawn`). A `short`
+    table has a folder of its own.
     """
     runs = [one.run for one in cells]
+    name = f"{name}/{SHORT}" if short else name
     config = ConfigDict({"name": name, "table": table, "cells": tuple(cells)})
     config.seeds = (0,)
     config.runs = "runs"

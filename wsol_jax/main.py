@@ -198,11 +198,10 @@ def _config_of(workdir):
 def _require_row(config):
     """A config is of a run or, for `--mode=report` alone, of a whole table."""
     if "cells" in config and _MODE.value != "report":
-        _, own, one = config.cells[0].run.name.rpartition(f"{config.name}/")
-        row = (
-            f", or one of its rows, such as --config=configs/{config.name}.py:{one}" if own else ""
-        )
-        raise app.UsageError(f"configs/{config.name}.py is a whole table: pass --mode=report{row}")
+        file = config.name.removesuffix("/short")
+        _, own, one = config.cells[0].run.name.rpartition(f"{file}/")
+        row = f", or one of its rows, such as --config=configs/{file}.py:{one}" if own else ""
+        raise app.UsageError(f"configs/{file}.py is a whole table: pass --mode=report{row}")
 
 
 def _write_report(workdir):

@@ -25,7 +25,8 @@ def get_config(variant=""):
     end = f"/{variant}" if variant else ""
     settings = [f"{name}={value}" for name, values in VALUES.items() for value in values]
     rows = [f"{regularizer}/{setting}" for regularizer in maxmin.MAXMIN for setting in settings]
-    return tables.whole(NAME, "", [tables.cell(row, _run(f"{row}{end}")) for row in rows])
+    cells = [tables.cell(row, _run(f"{row}{end}")) for row in rows]
+    return tables.whole(NAME, "", cells, short=bool(variant))
 
 
 def _run(variant):
