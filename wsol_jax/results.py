@@ -96,11 +96,13 @@ def _phase_results(config, data, phase, shown):
         variables = phase.evaluator.place(best.variables(step, phase.start))
         scores = {k: phase.evaluator.scores(variables, split) for k, split in evaluated.items()}
         at = {"epoch": best.epoch(step), "step": step}
-        for criterion, name in (key for key, chosen in wanted.items() if chosen == step):
+        chosen = [key for key, at_step in wanted.items() if at_step == step]
+        for criterion, name in chosen:
             numbers[name][criterion] = {**at, **_summary(scores, name)}
-            if criterion == reported:
-                maps = phase.evaluator.maps(variables, shown)[name]
-                drawn[name] = _full_size(maps, config)
+        names_shown = [name for criterion, name in chosen if criterion == reported]
+        if names_shown:
+            maps = phase.evaluator.maps(variables, shown)
+            drawn |= {name: _full_size(maps[name], config) for name in names_shown}
     return numbers, drawn
 
 
