@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help="patches of more than half tumor, for each of less: "
         f"{patches.RELEASED_DENSE_SHARE} as published, {patches.WRITTEN_DENSE_SHARE} as meant",
     )
+    add("--rule", help="of the masks of --mode sample: exact, or published, without the holes")
     add("beam_flags", nargs="*", help="of Beam, after --")
     return parser
 

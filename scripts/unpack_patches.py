@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         rows = read_manifest(options.patches / "manifest.csv")
         unpack(rows, options.patches / "shards", options.output)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
         print(f"unpack_patches: {error}", file=sys.stderr)
         return 2
     print(described(rows))

@@ -41,7 +41,29 @@ def test_patches_are_the_slide_and_the_annotation_at_their_place(tumor, metastat
     for patch in metastatic[::2]:
         window = patch.x, patch.y, 512, 512
         np.testing.assert_array_equal(patch.image, reader.region(slide, *window))
-        np.testing.assert_array_equal(patch.mask, annotations.window(annotation, *window))
+        expected = annotations.window(annotation, *window, rule="exact")
+        np.testing.assert_array_equal(patch.mask, expected)
+
+
+def test_what_is_outlined_as_normal_in_a_tumor_is_normal(tmp_path):
+    file = slide_factory.write(tmp_path / "a.tif", slide_factory.picture(), magnify=4, levels=1)
+    square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float)
+    outlines = (("Tumor", True, 1000, 2400), ("Exclusion", False, 1400, 1600))
+    regions = [
+        annotations.Region(group, group, tumor, corner + side * square)
+        for group, tumor, corner, side in outlines
+    ]
+    source = patches.Source("a", file, slide_factory.write_asap(tmp_path / "a.xml", regions))
+
+    def hole(start):  # along a patch that begins there
+        return slice(max(0, 1400 - start), max(0, 3000 - start))
+
+    for rule, expected in (("exact", 0), ("published", 1)):
+        found = patches.sample(source, dense_share=100, rule=rule)
+        cut = [patch.mask[hole(patch.y), hole(patch.x)].ravel() for patch in found]
+        assert np.unique(np.concatenate(cut)) == [expected]
+    with pytest.raises(ValueError, match=r"unknown rule 'holes'; have \['published', 'exact'\]"):
+        next(patches.sample(source, rule="holes"))
 
 
 def test_rows_begin_at_the_first_window_that_serves(tumor):
@@ -150,6 +172,7 @@ def test_splits_are_by_name():
     assert 150 < list(found.values()).count("valcl") < 250
     assert found != {name: patches.split_of(name, seed=1) for name in names}
     assert patches.split_of("test_001") == "test"
+    assert "test" not in {patches.split_of(f"testis_{i}") for i in range(20)}
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +242,7 @@ def test_what_cannot_be_cut(tumor, published, tmp_path):
 def test_rows_are_those_of_the_published_patches(name):
     file = pathlib.Path(os.environ["WSOL_CAMELYON16"]) / "annotations" / f"{name}.json"
     annotation = annotations.read(file)
-    endless = reader.Slide(file, (10**6, 10**6), None, (1.0,), None)
+    endless = reader.Slide(file, (10**6, 10**6), None, (0, 0), (1.0,), None)
     scanned = collections.defaultdict(set)  # where tumor alone would let a row begin, by top
     for tumor in patches._outermost([region for region in annotation if region.tumor]):
         for left, y, width in patches._rows(endless, tumor):

@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,30 @@ def test_a_slide_is_cut_again_only_if_it_changed(slides, tmp_path):
     assert {row["slide"] for row in rows(output / "manifest.csv")} == {"b"}
 
 
+def test_a_set_is_cut_in_portions(slides, finished, tmp_path):
+    folder, output = tmp_path / "slides", tmp_path / "output"
+    for name in "abc":
+        folder.mkdir()
+        for file in slides.rglob(f"{name}.*"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        outlined = folder if name == "c" else None
+        assert not prepare.prepare(folder, output, annotations=outlined, **OPTIONS)
+        shutil.rmtree(folder)
+    assert files(output) == files(finished)
+
+
+def test_no_manifest_tells_of_shards_as_they_were(slides, tmp_path, monkeypatch):
+    prepare.prepare(slides, tmp_path, annotations=slides, **OPTIONS)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "cut", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(slides, tmp_path, annotations=slides, **OPTIONS)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
 def test_the_script_goes_on_past_a_broken_slide_and_says_so(slides, tmp_path, capsys):
     folder, output = tmp_path / "slides", tmp_path / "output"
     folder.mkdir()
@@ -268,6 +293,7 @@ def test_one_command_at_a_time(slides, tmp_path):
         ({"slides": "twice"}, "two slides of one name, "),
         ({"seeds": 1}, "unknown option of mode sample 'seeds'; have ['dense_share', "),
         ({"normal_patches": -1}, "normal_patches -1: expected a number that is not negative"),
+        ({"rule": "holes"}, "unknown rule 'holes'; have ['published', 'exact']"),
     ],
 )
 def test_bad_input_is_told_before_any_work(slides, tmp_path, monkeypatch, options, message):

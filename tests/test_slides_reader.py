@@ -29,6 +29,7 @@ def slide(file):
 def test_what_an_open_slide_says(slide):
     assert slide.size == slide_factory.SIZE
     assert slide.mpp == pytest.approx((0.25, 0.25), rel=1e-4)
+    assert slide.bounds == (0, 0)
     assert slide.downsamples == pytest.approx((1, 4, 16), rel=0.01)
 
 
@@ -213,6 +214,12 @@ def test_files_that_are_no_slide(tmp_path, content, message):
     ) as caught:
         reader.open_slide(file)
     assert caught.value.__suppress_context__  # one message, no stack of the library's
+
+
+def test_half_of_a_slide_of_two_parts(tmp_path):
+    (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match="its pixels are in the folder a, which is not whole"):
+        reader.open_slide(tmp_path / "a.mrxs")
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])

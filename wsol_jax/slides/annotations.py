@@ -92,7 +92,9 @@ def painting_order(regions: Iterable[Region]) -> Annotation:
 
 def lies_in(inner: Region, outer: Region) -> bool:
     """Whether most vertices of a region lie in another one."""
-    return bool(np.mean(_contains(outer.vertices, inner.vertices)) > 0.5)
+    apart = inner.vertices.min(0) > outer.vertices.max(0)
+    apart |= inner.vertices.max(0) < outer.vertices.min(0)
+    return not apart.any() and bool(np.mean(_contains(outer.vertices, inner.vertices)) > 0.5)
 
 
 def window(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from wsol_jax import choices
 from wsol_jax.slides import annotations, published_patches, reader, tissue
 
 SIDE = published_patches.SIDE  # level-0 pixels
@@ -111,6 +112,7 @@ def sample(
     seed: int = 0,
     normal_patches: int = NORMAL_PATCHES,
     dense_share: float = RELEASED_DENSE_SHARE,
+    rule: str = "exact",
 ) -> Iterator[Patch]:
     """Patches by the protocol: metastatic ones of an annotated slide, normal ones of another.
 
@@ -122,10 +124,13 @@ def sample(
       normal_patches: at most so many of a normal slide; fewer where `TRIALS` places give fewer.
       dense_share: patches with more than half of tumor, for each with less: `RELEASED_DENSE_SHARE`,
         which gives the published counts, or `WRITTEN_DENSE_SHARE`, what was meant.
+      rule: of the masks and shares of tumor, see `annotations.window`: "exact", or "published",
+        for which the normal tissue that is outlined inside of a tumor is tumor, too.
 
     Raises:
       ValueError: the slide or its annotation cannot be read, or it outlines no tumor.
     """
+    choices.require("rule", rule, annotations.RULES)
     slide = reader.open_slide(source.file)
     split = split_of(source.name, seed=seed)
     random = _random(source.name, seed)
@@ -144,8 +149,9 @@ def sample(
             f"the annotation {source.annotation} outlines no tumor; if {source.name} is a normal "
             "slide, take it out of the folder of annotations"
         )
-    for place in thinned(metastatic_places(slide, annotation), random, dense_share):
-        yield _cut(slide, annotation, place, METASTATIC, split)
+    places = metastatic_places(slide, annotation, rule)
+    for place in thinned(places, random, dense_share):
+        yield _cut(slide, annotation, place, METASTATIC, split, rule)
 
 
 def split_of(name: str, *, seed: int = 0) -> str:
@@ -153,12 +159,14 @@ def split_of(name: str, *, seed: int = 0) -> str:
 
     By the name alone, so that a split never changes when slides are added.
     """
-    if name.lower().startswith("test"):
+    if name.lower().startswith("test_"):
         return "test"
     return "valcl" if _random(name, seed, "split").random() < HELD_OUT else "train"
 
 
-def metastatic_places(slide: reader.Slide, annotation: annotations.Annotation) -> Iterator[Place]:
+def metastatic_places(
+    slide: reader.Slide, annotation: annotations.Annotation, rule: str = "published"
+) -> Iterator[Place]:
     """Places with enough tumor and tissue, row by row over every tumor that lies in no other.
 
     The first row begins half a patch above the tumor; one that reaches beyond the slide is moved
@@ -168,7 +176,7 @@ def metastatic_places(slide: reader.Slide, annotation: annotations.Annotation) -
     tumors = [region for region in annotation if region.tumor]
     rows = (row for tumor in _outermost(tumors) for row in _rows(slide, tumor))
     for left, y, width in dict.fromkeys(rows):  # a tumor that is outlined twice counts once
-        yield from _row(slide, annotation, left, y, width)
+        yield from _row(slide, annotation, rule, left, y, width)
 
 
 def thinned(
@@ -224,10 +232,15 @@ def _rows(slide: reader.Slide, tumor: annotations.Region) -> Iterator[tuple[int,
 
 
 def _row(
-    slide: reader.Slide, annotation: annotations.Annotation, left: int, y: int, width: int
+    slide: reader.Slide,
+    annotation: annotations.Annotation,
+    rule: str,
+    left: int,
+    y: int,
+    width: int,
 ) -> Iterator[Place]:
     """The places of a row of windows, whose tissue is found by thresholds of the whole row."""
-    tumor = _shares(annotations.window(annotation, left, y, width, SIDE))
+    tumor = _shares(annotations.window(annotation, left, y, width, SIDE, rule=rule))
     if tumor.max() < TUMOR_MIN:
         return
     found = _shares(tissue.tissue(reader.region(slide, left, y, width, SIDE)))
@@ -271,9 +284,10 @@ def _cut(
     place: Place,
     label: int,
     split: str,
+    rule: str = "published",
 ) -> Patch:
     image = reader.region(slide, place.x, place.y, SIDE, SIDE)
-    mask = annotations.window(annotation, place.x, place.y, SIDE, SIDE)
+    mask = annotations.window(annotation, place.x, place.y, SIDE, SIDE, rule=rule)
     return Patch(place.x, place.y, label, place.tissue, float(mask.mean()), split, image, mask)
 
 

@@ -2,7 +2,8 @@
 
 A slide is one piece of work, which leaves a whole shard or the reason why there is none. Nothing
 else is handed back, so that a pool of processes and Beam run it alike. The manifest is made of
-the shards that lie there at the end.
+the shards that lie there at the end, also of slides that are no longer in the folder, so that a
+set too large for the disk is cut in portions.
 
 OUTPUT/run.json       what was asked for
 OUTPUT/shards/*.zip   the patches of a slide, see `shards`
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 from wsol_jax import choices, locks
 from wsol_jax.slides import patches, reader, shards, tissue
+from wsol_jax.slides.annotations import RULES
 
 MODES = {"recut": patches.recut, "sample": patches.sample}
 RUNNERS = ("local", "beam")
@@ -37,6 +39,7 @@ ANNOTATIONS = (".xml", ".json")
 MASK = "_mask"  # at the end of the names of CAMELYON16's masks, which lie among its slides
 FORMAT = 1  # of the output folder
 RECORD = "run.json"
+TABLES = MANIFEST, REJECTED = "manifest.csv", "rejected.csv"
 COLUMNS = ("slide", "fingerprint", "mpp_x", "mpp_y", "x", "y", "label", "tissue", "tumor", "split")
 COLUMNS += ("shard", "image", "mask")
 
@@ -188,7 +191,9 @@ def _resolved(mode: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     for name, value in options.items():
         choices.require(f"option of mode {mode}", name, known)
-        if value < 0:
+        if name == "rule":
+            choices.require("rule", value, RULES)
+        elif value < 0:
             raise ValueError(f"{name} {value}: expected a number that is not negative")
     return {**known, **options}
 
@@ -232,7 +237,9 @@ def _require_output(output: pathlib.Path, asked: Mapping[str, Any]) -> None:
 
 
 def _make(output: pathlib.Path, asked: Mapping[str, Any]) -> None:
-    """Makes the output folder, or clears it of what a killed run left half written."""
+    """Makes the output folder, or clears it of what is not known to be whole."""
+    for table in TABLES:  # of the shards as they were
+        (output / table).unlink(missing_ok=True)
     _write(output / RECORD, json.dumps(asked))
     for folder in ("shards", "pictures", "failed"):
         (output / folder).mkdir(exist_ok=True)
@@ -328,22 +335,23 @@ def _gather(
     output: pathlib.Path, sources: Iterable[patches.Source], rejected: Sequence[Rejected]
 ) -> tuple[Rejected, ...]:
     """Writes the manifest and the list of rejected slides, which it returns."""
-    rejected, rows = list(rejected), []
-    for source in sources:
-        shard, failed = _shard(output, source.name), _failed(output, source.name)
-        if shard.is_file():
+    whole = {shard.stem for shard in (output / "shards").glob(f"*{shards.SUFFIX}")}
+    rejected, rows = [slide for slide in rejected if slide.slide not in whole], []
+    for name in sorted(whole.union(source.name for source in sources)):
+        shard, failed = _shard(output, name), _failed(output, name)
+        if name in whole:
             found = list(_rows(shards.contents(shard), shard.name))
             rows += found
             if not found:
                 reason = "no place in it has tissue, or tumor, enough"
-                rejected.append(Rejected(source.name, "left out", reason))
+                rejected.append(Rejected(name, "left out", reason))
         else:
             reason = "its worker was killed; the same command goes on"
             reason = failed.read_text() if failed.is_file() else reason
-            rejected.append(Rejected(source.name, "failed", reason))
+            rejected.append(Rejected(name, "failed", reason))
     rejected.sort()
-    _write_csv(output / "manifest.csv", COLUMNS, rows)
-    _write_csv(output / "rejected.csv", Rejected._fields, rejected)
+    _write_csv(output / MANIFEST, COLUMNS, rows)
+    _write_csv(output / REJECTED, Rejected._fields, rejected)
     return tuple(rejected)
 
 

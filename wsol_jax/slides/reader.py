@@ -36,6 +36,8 @@ class Slide(NamedTuple):
       file: where it was opened.
       size: width and height in level-0 pixels.
       mpp: microns per level-0 pixel, horizontally and vertically; None where nobody knows.
+      bounds: left and top, in level-0 pixels, of the part that some viewers crop a slide to; (0, 0)
+        where the format has none.
       downsamples: level-0 pixels per pixel of every stored level, 1 first.
       handle: OpenSlide's.
     """
@@ -43,6 +45,7 @@ class Slide(NamedTuple):
     file: pathlib.Path
     size: tuple[int, int]
     mpp: Mpp | None
+    bounds: tuple[int, int]
     downsamples: tuple[float, ...]
     handle: Any
 
@@ -72,7 +75,8 @@ def open_slide(file: File, *, mpp: float | None = None) -> Slide:
     except openslide.OpenSlideError as error:
         raise ValueError(f"cannot read the slide {file}: {error}; {_remedy(file)}") from None
     known = _known_mpp(handle.properties) if mpp is None else (float(mpp), float(mpp))
-    return Slide(file, handle.dimensions, known, handle.level_downsamples, handle)
+    left, top = (int(handle.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+    return Slide(file, handle.dimensions, known, (left, top), handle.level_downsamples, handle)
 
 
 def require_plausible(mpp: float, file: File) -> None:
@@ -216,6 +220,8 @@ def _fault(file: pathlib.Path) -> str:
         return "it holds text, perhaps the web page of a failed download; fetch it again"
     if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return f"it is a TIFF whose directory is cut off or that is not tiled; {_remedy(file)}"
+    if file.suffix.lower() == ".mrxs" and not (file.with_suffix("") / "Slidedat.ini").is_file():
+        return f"its pixels are in the folder {file.stem}, which is not whole; copy it beside it"
     return (
         "it is of no format that OpenSlide knows (SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF "
         f"...); convert it: vips tiffsave {file.name} {file.stem}.tif --tile --pyramid"
