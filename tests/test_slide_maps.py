@@ -129,7 +129,7 @@ def test_what_is_written_agrees(slides, calls, tmp_path):
     assert {f["properties"]["classification"]["name"] for f in regions} == {"ROI"}
 
 
-def test_finished_slides_are_kept_and_changed_ones_mapped_again(slides, calls, tmp_path):
+def test_finished_slides_are_kept(slides, calls, tmp_path):
     again = tmp_path / "slides"
     again.mkdir()
     file = slide_factory.write(again / "a.tif", slide_factory.picture(), mpp=MPP)
@@ -143,16 +143,66 @@ def test_finished_slides_are_kept_and_changed_ones_mapped_again(slides, calls, t
     assert not calls
     with pytest.raises(FileExistsError, match=r"made with \{'field': 64.0\}.*\{'field': 70.0\}"):
         run(again, tmp_path, field=70.0)
-    slide_factory.write(file, 255 - slide_factory.picture(), mpp=MPP)
-    assert run(again, tmp_path)[0]["roi_mm2"] != first[0]["roi_mm2"]
-    assert calls
-    file.write_bytes(b"no slide")
-    with pytest.raises(SystemExit, match="1 of 1 slides failed"):  # no map of the slide as it was
+    folder = tmp_path / "maps" / "a"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    slide_factory.write(file, 255 - slide_factory.picture(), mpp=MPP)  # of another cohort, say
+    with pytest.raises(FileExistsError, match=r"made with \{'fingerprint': .*a\.tif, would be"):
         run(again, tmp_path)
-    assert not (tmp_path / "maps" / "a").exists()
-    (tmp_path / "maps" / "a").mkdir()
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    assert run(again, tmp_path)[0]["roi_mm2"] != first[0]["roi_mm2"]
+    (folder / "slide.json").write_bytes(b"")
     with pytest.raises(FileExistsError, match="is not of a slide's map"):
         run(again, tmp_path)
+
+
+def test_a_finished_slide_that_cannot_be_read_is_told(slides, calls, monkeypatch, tmp_path):
+    run(slides, tmp_path)
+    before = (tmp_path / "maps" / "tumor_001" / "slide.json").read_bytes()
+
+    def fail(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reader, "fingerprint", fail)
+    with pytest.raises(SystemExit, match="1 of 1 slides failed"):
+        run(slides, tmp_path)
+    (told,) = table(tmp_path / "maps" / "slides.csv")
+    assert "tumor_001.tif: [Errno 5] Input/output error" in told["error"]
+    assert (tmp_path / "maps" / "tumor_001" / "slide.json").read_bytes() == before
+
+
+def test_what_was_not_scanned_is_glass_in_black_as_in_white(calls, tmp_path):
+    (tmp_path / "slides").mkdir()
+    found = {}
+    for name, grey in (("white", 255), ("black", 0)):
+        drawn = slide_factory.picture()
+        drawn[:, :450] = grey
+        slide_factory.write(tmp_path / "slides" / f"{name}.tif", drawn, mpp=MPP)
+    for row in run(tmp_path / "slides", tmp_path):
+        found[row["slide"]] = row["tissue_mm2"]
+    assert found["black.tif"] == pytest.approx(found["white.tif"], rel=0.05)
+    assert found["white.tif"] > 0.01
+
+
+def test_viewers_that_crop_have_outlines_of_their_own(slides, calls, monkeypatch, tmp_path):
+    opened = reader.open_slide
+
+    def with_bounds(file, **options):
+        return opened(file, **options)._replace(bounds=(96, 40))
+
+    monkeypatch.setattr(reader, "open_slide", with_bounds)
+    run(slides, tmp_path)
+    folder = tmp_path / "maps" / "tumor_001"
+    whole, cropped = (
+        json.loads((folder / name).read_text())["features"]
+        for name in ("roi.geojson", "roi_cropped.geojson")
+    )
+    assert len(whole) == len(cropped) > 0
+    for one, other in zip(whole, cropped, strict=True):
+        assert one["properties"] == other["properties"]
+        for ring, moved in zip(*(f["geometry"]["coordinates"] for f in (one, other)), strict=True):
+            np.testing.assert_allclose(np.array(ring) - (96, 40), moved, atol=1e-6)
+    assert json.loads((folder / "slide.json").read_text())["bounds"] == [96, 40]
 
 
 def test_one_command_at_a_time(slides, calls, tmp_path):

@@ -62,6 +62,14 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         scratch.unlink(missing_ok=True)
 
 
+def sync(folder: pathlib.Path) -> None:
+    """Brings the files of a folder to the disk: what it is renamed to must not outlive them."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
     """Keeps other commands out of a folder.

@@ -121,7 +121,9 @@ _IMAGES = flags.DEFINE_string(
     "images", None, "predict, stain_shift: folder of images; predict_slides: of slides."
 )
 _FIELD = flags.DEFINE_float(
-    "field", None, "predict_slides: microns along an image of the data that the run was trained on."
+    "field",
+    None,
+    "predict_slides: microns along an image, its shorter side, of the data trained on.",
 )
 _MPP = flags.DEFINE_float(
     "mpp", None, "predict_slides: microns along a level-0 pixel of slides that do not say so."

@@ -4,6 +4,8 @@ OUTPUT/slides.csv         a line a slide: tiles, tissue and that of it in region
 OUTPUT/SLIDE/map.tif      the map in 8 bits, a pyramid with its scale; 0 off the tissue, and where
                           a tile has too little of it to be looked at
 OUTPUT/SLIDE/roi.geojson  its regions at or above the threshold, in level-0 pixels
+OUTPUT/SLIDE/roi_cropped.geojson  the same for viewers that crop the slide to its bounds (QuPath),
+                          where it has such
 OUTPUT/SLIDE/overlay.png  the map over the slide, small
 OUTPUT/SLIDE/tiles.csv    every tile that was looked at, with the probabilities of the classes
 OUTPUT/SLIDE/slide.json   how all of it was made
@@ -95,7 +97,8 @@ def run(
 
     Raises:
       BlockingIOError: another command is at work there.
-      FileExistsError: a folder there was made with something else; says what.
+      FileExistsError: a folder there was made with something else, or of another slide of the
+        same name; says what.
       FileNotFoundError, ImportError, ValueError: no slides, no run, no OpenSlide, a method whose
         maps cannot be joined; before any work.
       SystemExit: slides have failed; everything else is written.
@@ -172,12 +175,10 @@ def _attempt(file, folder, request, mpp, batched):
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        if folder.exists():  # of the slide as it was
-            os.replace(folder, partial)
-            shutil.rmtree(partial)
         partial.mkdir()
         facts = _map_slide(file, partial, request, mpp, batched)
         files.write_json(partial / "slide.json", facts)
+        files.sync(partial)
         os.replace(partial, folder)
         return facts["found"]
     except (ValueError, OSError, MemoryError) as error:
@@ -199,8 +200,12 @@ def _map_slide(file, folder, request, mpp, batched):
     values[share == 0] = 0
     exports.write_pyramid(folder / "map.tif", values, mpp=tuple(m * cells.cell for m in scale))
     place = {"cell": cells.cell, "size": slide.size, "mpp": scale}
-    regions = exports.outlines(values, request.threshold, **place)
-    (folder / "roi.geojson").write_text(json.dumps(regions), encoding="utf-8")
+    origins = {"roi.geojson": (0, 0)}
+    if any(slide.bounds):
+        origins["roi_cropped.geojson"] = slide.bounds
+    for name, origin in origins.items():
+        regions = exports.outlines(values, request.threshold, origin=origin, **place)
+        (folder / name).write_text(json.dumps(regions), encoding="utf-8")
     _draw(slide, values, cells).save(folder / "overlay.png")
     region = values >= exports.least(request.threshold)
     columns, rows = _tile_table(cells, tiles, share, region, probabilities)
@@ -210,6 +215,7 @@ def _map_slide(file, folder, request, mpp, batched):
     return {
         **request._asdict(),
         **place,
+        "bounds": slide.bounds,
         "mpp_given": given,
         "fingerprint": fingerprint,
         "made": logbook.record(),
@@ -295,27 +301,33 @@ def _draw(slide, values, cells):
 
 
 def _finished(folder, file, request, mpp):
-    """What was found of a slide that was mapped before; None if it was not, or has changed since.
+    """What was found of a slide that was mapped before; None if it was not.
 
     Raises:
       FileExistsError: it was mapped with something else, or the folder is none of ours.
     """
-    path = folder / "slide.json"
-    if not path.is_file():
-        if folder.exists():
-            raise FileExistsError(f"{folder} is not of a slide's map; pass another --output")
+    if not folder.exists():
         return None
-    known, wanted = json.loads(path.read_text(encoding="utf-8")), request._asdict()
+    try:
+        known = json.loads((folder / "slide.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f"{folder} is not of a slide's map; pass another --output, or remove it"
+        ) from None
+    try:
+        wanted = {**request._asdict(), "fingerprint": reader.fingerprint(file)}
+    except OSError as error:
+        return {"error": f"cannot read the slide {file}: {error}"}
     if known["mpp_given"] is not None:
         wanted["mpp_given"] = mpp
     differing = [key for key, value in wanted.items() if known.get(key) != value]
     if differing:
         was, would = ({key: d.get(key) for key in differing} for d in (known, wanted))
         raise FileExistsError(
-            f"{folder} was made with {was}, and this would be {would}; pass another --output, or "
-            "remove the folder"
+            f"{folder} was made with {was}, and this, of {file}, would be {would}; pass another "
+            "--output, or remove the folder"
         )
-    return known["found"] if known["fingerprint"] == reader.fingerprint(file) else None
+    return known["found"]
 
 
 def _summary(row):

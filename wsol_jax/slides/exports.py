@@ -1,7 +1,8 @@
 """Maps of slides in the formats that viewers open: a pyramid of pixels, and outlines.
 
 Values are of 8 bits, 0 where nothing was looked at. OpenSlide opens the pyramid; the outlines have
-QuPath's properties, and their places are pixels of the slide's level 0.
+QuPath's properties, and their places are pixels of the slide's level 0, counted from its corner or,
+as QuPath does where a slide has bounds (MRXS, SCN, BIF), from theirs.
 """
 
 import itertools
@@ -74,6 +75,7 @@ def outlines(
     cell: float,
     size: tuple[int, int],
     mpp: tuple[float, float],
+    origin: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """The regions at or above a threshold as GeoJSON, a polygon each, with holes.
 
@@ -84,6 +86,7 @@ def outlines(
       cell: level-0 pixels along a value.
       size: width and height of the slide in level-0 pixels, where outlines end.
       mpp: microns along a level-0 pixel, horizontally and vertically.
+      origin: the level-0 pixel, x and y, that places are counted from.
     """
     import contourpy  # which matplotlib depends on
 
@@ -96,7 +99,8 @@ def outlines(
         places = np.clip((points - 0.5) * cell, 0, size)  # from middles in the padded map
         rings = [places[a:b] for a, b in itertools.pairwise(offsets)]
         square_mm = abs(sum(map(_area, rings))) * mpp[0] * mpp[1] / 1e6
-        features.append(_feature([ring.round(1).tolist() for ring in rings], square_mm))
+        shown = [(ring - origin).round(1).tolist() for ring in rings]
+        features.append(_feature(shown, square_mm))
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -64,10 +64,15 @@ def grid(size: tuple[int, int], tile: float, side: int) -> Grid:
 
 
 def tissue_share(slide: reader.Slide, cells: Grid) -> UInt8[np.ndarray, "rows columns"]:
-    """How much of each cell is tissue, from 0 to 255 for all of it."""
+    """How much of each cell is tissue, from 0 to 255 for all of it.
+
+    Black, with which some scanners fill what they have not scanned, is glass: left black it would
+    part all else from itself, and pale tissue would pass for glass.
+    """
     side = min(OVERVIEW, FINER * max(cells.shape))
     rgb, downsample = reader.overview(slide, side=side)
-    found = 255 * tissue.tissue(rgb).astype(np.uint8)
+    black = (rgb <= tissue.WRITTEN_RGB_MIN).all(axis=-1, keepdims=True)
+    found = 255 * tissue.tissue(np.where(black, np.uint8(255), rgb)).astype(np.uint8)
     height, width = (length * cells.cell / downsample for length in cells.shape)
     beyond = (math.ceil(height) - found.shape[0], math.ceil(width) - found.shape[1])
     padded = Image.fromarray(np.pad(found, [(0, max(0, pixels)) for pixels in beyond]))
