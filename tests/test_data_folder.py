@@ -89,6 +89,7 @@ def test_pixels_without_mask_are_not_annotated(tmp_path, original):
             "file,label,split,mask",
             "line 2: the image is .52, 44., its mas",
         ),
+        (["a.png,0", "b.png,2"], "file,label", "line 3: label is 2, of 2 images; expected the num"),
         (["a.png,0,train,m.JPG"], "file,label,split,mask", "line 2: the mask m.JPG is a JPEG"),
     ],
 )

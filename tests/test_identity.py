@@ -1,18 +1,22 @@
 """A run is told from every other: what may differ in it, and what makes it another one."""
 
+import errno
+import fcntl
 import json
 
 import filelock
+import numpy as np
 import pytest
 import small
 
 from configs import common
 from wsol_jax import experiment, files, identity
+from wsol_jax.backbones import weights
 from wsol_jax.papers import addresses
 
 
-def claim(workdir, config, images="images"):
-    with identity.claim(workdir, config, images):
+def claim(workdir, config, images="images", weights=None):
+    with identity.claim(workdir, config, images, weights):
         pass
 
 
@@ -42,6 +46,29 @@ def test_disks_without_locks_are_told(tmp_path, monkeypatch, caplog, error):
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     claim(tmp_path, small.small_config())
     assert f"{tmp_path} is not locked against other commands: no flock" in caplog.text
+
+
+def test_a_kill_leaves_no_lock_where_a_disk_has_none(tmp_path, monkeypatch, caplog):
+    """As a lock that is a file would stay."""
+
+    def absent(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", absent)
+    config = small.small_config()
+    with identity.claim(tmp_path, config, "images"):
+        claim(tmp_path, config)
+    assert f"{tmp_path} is not locked against other commands: [Errno 38]" in caplog.text
+
+
+def test_a_baseline_that_was_not_there_is_no_other_one(tmp_path):
+    config = small.two_phases()
+    config.baseline.workdir = str(tmp_path / "first")
+    origins = identity.origins(config)
+    claim(tmp_path / "second", config)
+    files.write_json(tmp_path / "second/record.json", {"origins": origins})
+    claim(tmp_path / "first", small.small_config("classifier"))
+    claim(tmp_path / "second", config)
 
 
 def test_what_changes_no_number_may_change(tmp_path):
@@ -90,6 +117,23 @@ def test_a_run_on_other_images_is_refused(tmp_path):
     claim(tmp_path, config)
     with pytest.raises(FileExistsError, match="other images, labels or splits"):
         claim(tmp_path, config, "others")
+
+
+def test_other_weights_in_a_file_of_the_same_name_are_refused(tmp_path):
+    tensors = {"a": np.zeros(3, np.float32), "b": np.ones((2, 2), np.float32)}
+    digest = weights.digest(tensors)
+    assert digest == weights.digest({name: tensors[name].copy() for name in "ba"})
+    others = [{**tensors, "a": tensors["a"] + 1}, {**tensors, "b": tensors["b"].reshape(4)}]
+    others.append({"a": tensors["a"], "c": tensors["b"]})
+    config = small.small_config()
+    claim(tmp_path, config)
+    (tmp_path / "record.json").write_text(json.dumps({"weights": {"source": "a", "folded": True}}))
+    claim(tmp_path, config, weights=digest)  # a run before there were digests
+    (tmp_path / "record.json").write_text(json.dumps({"weights": {"digest": digest}}))
+    claim(tmp_path, config, weights=digest)
+    for other in others:
+        with pytest.raises(FileExistsError, match="began from other weights, though the file is"):
+            claim(tmp_path, config, weights=weights.digest(other))
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,40 @@ def test_what_learns_fast_is_checked_for_both_phases_first(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("metric", "dise", r"unknown metric 'dise'; have \['dice', 'pxap'\]"),
+        ("seed", -1, "seed is -1; expected a number at least 0"),
+        ("epochs", -1, "epochs of pixelcam is -1; expected a number at least 0"),
+        ("batch_size", 0, "batch_size of pixelcam is 0; expected a number at least 1"),
+        ("evaluation_batch_size", 0, "evaluation_batch_size is 0; expected a number at least 1"),
+        ("baseline.epochs", -1, "epochs of baseline is -1"),
+        ("baseline.workdir", "no/run", "no baseline at no/run; expected no/run/baseline or no/run"),
+    ],
+)
+def test_settings_are_refused_before_there_is_a_run(tmp_path, key, value, told):
+    config = small.two_phases()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=told):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_baseline_without_the_map_that_is_learnt_from_is_refused(finished, tmp_path):
+    folder = tmp_path / "baseline"
+    shutil.copytree(finished[0], folder)
+    known = json.loads((folder / "config.json").read_text())
+    known["baseline"]["method"]["readouts"] = ["layer_cam"]
+    (folder / "config.json").write_text(json.dumps(known))
+    config = small.two_phases()
+    config.baseline.workdir, config.baseline.cam = str(folder), "grad_cam"
+    config.baseline.method.readouts = ("layer_cam", "grad_cam")
+    with pytest.raises(ValueError, match=r"chose no checkpoint 'b_loc' of the map 'grad_cam'"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_baseline_that_is_not_at_its_end_is_refused(tmp_path):
     config = small.small_config("classifier")
     with pytest.raises(SystemExit):

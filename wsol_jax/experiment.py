@@ -61,8 +61,8 @@ def open_data(config: Any) -> Data:
             f"{config.image_size}; pass --config.resize={config.image_size} or more"
         )
     seen = open_split(config, "train")
-    _require_every_class(config, seen)
     _require_classes(config, "train", seen)
+    _require_every_class(config, seen)
     train = open_split(config, "train", cropped=True)
     if config.baseline and config.keep_aspect and "size" in next(train.shuffled(1, seed=0)):
         raise ValueError(
@@ -194,8 +194,9 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
     if not source:
         return {}, {"source": None, "note": "random initial weights"}
     kind, tensors = BACKBONES[config.backbone.name], weights.load(source)
-    for name in options["allow_missing"]:  # of a folded normalisation: made for that kernel alone
-        bias = f"{name.removesuffix('weight')}bias"
+    name, digest = pathlib.PurePath(source).name, weights.digest(tensors)
+    for kernel in options["allow_missing"]:  # of a folded normalisation: made for it alone
+        bias = f"{kernel.removesuffix('weight')}bias"
         if bias in tensors:
             tensors[bias] = np.zeros_like(tensors[bias])
     encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
@@ -209,7 +210,7 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
             f"--config.backbone.name= and --config.weights.source=; {error}"
         ) from error
     folded = weights.is_folded(encoder)
-    facts = {"source": pathlib.PurePath(source).name, "folded": folded, **options}
+    facts = {"source": name, "digest": digest, "folded": folded, **options}
     if folded and recalibrate:
         logging.info("folded BatchNorm: taking its statistics from the training images")
         batches = data.seen.ordered(RECALIBRATION_BATCH)

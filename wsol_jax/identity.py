@@ -21,25 +21,31 @@ SHARED += ("image_size", "keep_aspect", "data.name", "data.fold")
 # Of a config: where its data are and how they are read; and all that changes no number.
 WHERE = ("data.folder", "data.source")
 SILENT = ("name", "notes", "published", "parallel", "evaluation_batch_size", *WHERE)
+ORIGINS = ("workdir", "cam_workdir")  # of a baseline: other runs that a run stands on
 
 
 @contextlib.contextmanager
-def claim(workdir: pathlib.Path, config: Any, images: str) -> Iterator[None]:
+def claim(
+    workdir: pathlib.Path, config: Any, images: str, weights: str | None = None
+) -> Iterator[None]:
     """Makes the folder of a run, keeps other commands out of it, and writes its config there.
 
     Args:
       images: their `fingerprint`.
+      weights: the digest of the pretrained ones, if any.
 
     Raises:
       BlockingIOError: another command is at work there.
       FileExistsError: the folder holds a run of another config, of another version of a method, or
-        on other images or labels, or on what is another baseline now; says what differs.
+        on other images or labels, from other weights, or on what is another baseline now; says what
+        differs.
       FileNotFoundError: the processes do not share the folder, or the config.
       ValueError: the processes do not see the same images.
     """
     check_versions(workdir, versions(config))
     check_config(workdir, config)
     check_images(workdir, images)
+    check_weights(workdir, weights)
     check_origins(workdir, config)
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     digest = zlib.crc32(images.encode()) >> 1  # an int32
@@ -98,7 +104,7 @@ def origins(config: Any) -> dict[str, dict[str, Any]]:
     its images.
     """
     found = {}
-    for option in ("workdir", "cam_workdir"):
+    for option in ORIGINS:
         folder = at(config.to_dict(), "baseline", option)
         if folder:
             record = run_files.read_json(pathlib.Path(folder, "record.json"))
@@ -138,9 +144,7 @@ def check_config(workdir: pathlib.Path, config: Any) -> None:
     What changes no number may differ, and so may the places of the data and of the weights.
     """
     old, new = run_files.read_config(workdir), json.loads(config.to_json())
-    if not old:
-        return
-    differing = sorted({*_differences(_plain(old), _plain(new))} - {*SILENT})
+    differing = differences(old, new) if old else []
     if differing:
         raise FileExistsError(
             f"{workdir} holds a run of another config (other: {', '.join(differing)}); pass "
@@ -160,16 +164,26 @@ def check_images(workdir: pathlib.Path, images: str) -> None:
         )
 
 
+def check_weights(workdir: pathlib.Path, digest: str | None) -> None:
+    """Raises FileExistsError where the run at `workdir` began from other weights ."""
+    recorded = at(run_files.read_json(workdir / "record.json"), "weights", "digest")
+    if recorded and digest and recorded != digest:
+        raise FileExistsError(
+            f"{workdir} holds a run that began from other weights, though the file is called alike "
+            f"(digest {recorded}, not {digest}); pass another --workdir, or the file that it began "
+            "from as --config.weights.source="
+        )
+
+
 def check_origins(workdir: pathlib.Path, config: Any) -> None:
     """Raises FileExistsError where the runs that the one at `workdir` stands on are others now."""
     recorded = run_files.read_json(workdir / "record.json").get("origins") or {}
     for option, now in origins(config).items():
         before = recorded.get(option)
-        if not (before and now["config"]):
+        if not (at(before, "config") and now["config"]):
             continue
         differing = [key for key in ("methods", "data") if before[key] != now[key]]
-        configs = (_plain(run_files.filled(facts["config"])) for facts in (before, now))
-        differing += sorted({*_differences(*configs)} - {*SILENT})
+        differing += differences(*(run_files.filled(facts["config"]) for facts in (before, now)))
         if differing:
             raise FileExistsError(
                 f"{workdir} was trained on the run of baseline.{option}, "
@@ -221,6 +235,11 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
             f"the baseline at {workdir} does not fit this config: {values}. Pass a run that does "
             "as --config.baseline.workdir=, or leave it empty to train one"
         )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changes a number between two resolved configs, but for the place of the weights."""
+    return sorted({*_differences(_plain(old), _plain(new))} - {*SILENT})
 
 
 def _plain(config):

@@ -87,7 +87,7 @@ def run(
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
     # Whatever is wrong with either phase is reported before the first begins.
-    method = [_checked(config, section) for section in experiment.sections(config).values()][-1]
+    method = _checked(config, workdir, train)
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -101,7 +101,7 @@ def run(
     known = {"config": config.name, "seed": config.seed, "notes": config.notes, "weights": facts}
     known |= identity.facts(config, images)
     record = logbook.recorded(workdir / "record.json", began, **known)
-    with identity.claim(workdir, config, images), record:
+    with identity.claim(workdir, config, images, facts.get("digest")), record:
         phases, cams = [], None
         if config.baseline:
             baseline = _phase(config, workdir, "baseline", weights, engine)
@@ -230,14 +230,21 @@ def update(
     return State(state.step + 1, params, batch_stats, opt_state), losses
 
 
-def _checked(config, section):
-    """The method of a section of the config, which can be trained as it says."""
-    parallel.check_batch(section.batch_size)
-    method = experiment.build(config, section.method)
-    if section is config.baseline:
-        _check_origin(config)
-    params = experiment.zeros(config, method)["params"]
-    optimizer.groups(params, section.optimizer.get("fast", ()))
+def _checked(config, workdir, train):
+    """The method of the last phase, once all phases can be trained, or evaluated, as configured."""
+    choices.require("metric", config.metric, evaluate.PROTOCOLS)
+    choices.require_number("seed", config.seed)
+    choices.require_number("evaluation_batch_size", config.evaluation_batch_size, least=1)
+    for title, section in experiment.sections(config).items():
+        choices.require_number(f"epochs of {title}", section.epochs)
+        choices.require_number(f"batch_size of {title}", section.batch_size, least=1)
+        parallel.check_batch(section.batch_size)
+        method = experiment.build(config, section.method)
+        params = experiment.zeros(config, method)["params"]
+        optimizer.groups(params, section.optimizer.get("fast", ()))
+        folder, epochs = identity.place(config, workdir, title)
+        if section is config.baseline and train:
+            _check_origin(config, folder, epochs)
     return method
 
 
@@ -266,9 +273,9 @@ def _weights(config, baseline):
     return best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
 
 
-def _check_origin(config):
+def _check_origin(config, folder, epochs):
     """Refuses what the second phase asks of the first and would not find at its end."""
-    section = config.baseline
+    section, learnt = config.baseline, ["weights_checkpoint"]
     for key in ("cam_checkpoint", "weights_checkpoint"):
         choices.require(f"baseline.{key}", section[key], selection.CRITERIA)
     if section.cam_workdir:
@@ -281,6 +288,12 @@ def _check_origin(config):
         _teacher(section)
     else:
         choices.require("baseline.cam", section.cam, experiment.map_names(section.method))
+        learnt.append("cam_checkpoint")
+    if section.workdir:
+        best = selection.Best(folder)
+        best.require_end(epochs)
+        for key in learnt:
+            best.step(section[key], section.cam)
 
 
 def _teacher(section):

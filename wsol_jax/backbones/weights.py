@@ -5,6 +5,7 @@ Hugging Face hub; nothing is ever unpickled (`scripts/convert_weights.py` conver
 modules here carry PyTorch's names, so one rule translates them all.
 """
 
+import hashlib
 import math
 import pathlib
 import re
@@ -53,6 +54,15 @@ def load(source: str) -> dict[str, np.ndarray]:
             f"({error}); fetch it again"
         ) from error
     return {name.removeprefix("module."): _float32(value) for name, value in tensors.items()}
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """What tells the tensors of one checkpoint from all others, whatever its file is called."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
+        found.update(np.ascontiguousarray(tensors[name]))
+    return found.hexdigest()[:16]
 
 
 def assign(

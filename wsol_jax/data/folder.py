@@ -68,6 +68,12 @@ def _rows(folder):
             f"one; expected one of {list(SPLITS)} on each line or on none"
         )
     rows = [_row(folder, line, row) for line, row in lines]
+    for (line, _), row in zip(lines, rows, strict=True):
+        if row["label"] >= len(rows):
+            raise ValueError(
+                f"{line}: label is {row['label']}, of {len(rows)} images; expected the number of a "
+                "class, from 0 on without a gap"
+            )
     twice = [name for name, n in collections.Counter(row["name"] for row in rows).items() if n > 1]
     if twice:
         raise ValueError(f"{table} has {twice[:5]} more than once; expected a line an image")
