@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import json
 
 import pytest
@@ -30,6 +31,14 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
         write()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["gallery.npz"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*metrics.json'"),
+        files.replacing(tmp_path / "metrics.json"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_entries_that_a_row_lacks_are_empty(tmp_path):

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from wsol_jax import logbook
+from wsol_jax import files, logbook
 
 
 def test_commit_is_of_the_code_that_is_run(tmp_path):
@@ -72,3 +72,18 @@ def test_without_tensorflow_nothing_is_written(tmp_path, monkeypatch):
     board.scalars(1, {"loss": 0.5})
     board.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_ends_a_command_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def command():
+        with logbook.recorded(tmp_path / "record.json", 0.0):
+            monkeypatch.setattr(files, "write_json", full)
+            raise SystemExit(0)
+
+    with pytest.raises(SystemExit):
+        command()
+    assert "are not recorded: [Errno 28] No space left on device" in caplog.text
+    assert "seconds" not in (tmp_path / "record.json").read_text()

@@ -144,8 +144,19 @@ def test_the_table_holds_what_is_mapped_when_a_command_breaks_off(
     monkeypatch.setattr(predict, "_write", full)
     with pytest.raises(OSError, match="no space"):
         run(trained, images, tmp_path / "out")
-    table = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
-    assert [row["image"] for row in table] == ["a.png", "b.tif"]
+    file = tmp_path / "out" / "predictions.csv"
+    assert [row["image"] for row in csv.DictReader(file.read_text().splitlines())] == [
+        "a.png",
+        "b.tif",
+    ]
+    monkeypatch.setattr(predict, "_write", write)
+    run(trained, images, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert before[file].count(b"\n") == 4
+    monkeypatch.setattr(predict, "_write", full)
+    with pytest.raises(OSError, match="no space"):  # again, over what is whole
+        run(trained, images, tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_without_a_run(images, tmp_path):

@@ -80,7 +80,8 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise OSError(
                 f"could not write checkpoint {step} under {self.folder} ({error}); make room, or "
-                f"pass another --workdir. The last good checkpoint is {self.latest()}"
+                "pass a --workdir on a disk that can rename folders. The last good checkpoint is "
+                f"{self.latest()}"
             ) from error
 
     def restore(self, step: int, like: Any) -> Any:

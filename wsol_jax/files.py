@@ -49,15 +49,22 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to, which takes the place of `path` once it is written without an error.
 
     What other processes than the first one write is dropped.
+
+    Raises:
+      OSError: the disk is full, say, with the path.
     """
     if jax.process_index() > 0:
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder) / path.name
         return
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # of this command alone
     try:
         yield scratch
         os.replace(scratch, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # that of a full disk
+            error.filename = str(path)
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 

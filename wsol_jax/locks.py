@@ -16,7 +16,7 @@ def tried(folder: pathlib.Path) -> Iterator[bool]:
 
     The system frees the lock however the process ends.
     """
-    lock, free = filelock.FileLock(folder / FILE), True
+    lock, free = filelock.FileLock(folder / FILE, fallback_to_soft=False), True
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

@@ -119,6 +119,8 @@ def record(path: pathlib.Path | None = None, **facts: Any) -> dict[str, Any]:
 def recorded(path: pathlib.Path, began: float, **facts: Any) -> Iterator[None]:
     """Writes the `record` of a run and, however its command ends, the seconds that it took.
 
+    Where these cannot be written, on a full disk, what ended the command is more to the point.
+
     Args:
       began: when the command did, by `time.monotonic()`.
     """
@@ -127,7 +129,10 @@ def recorded(path: pathlib.Path, began: float, **facts: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        files.write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
+        try:
+            files.write_json(path, {**known, "seconds": round(time.monotonic() - began, 1)})
+        except OSError as error:
+            logging.warning("the seconds of this command are not recorded: %s", error)
 
 
 def provenance(records: Collection[Mapping[str, Any]]) -> str:

@@ -184,8 +184,8 @@ def _folder(usual=None):
     given = _WORKDIR.value or usual
     if "://" in given:
         raise app.UsageError(
-            f"--workdir={given} is an address; expected a folder: mount the bucket, as by gcsfuse, "
-            "and name the folder"
+            f"--workdir={given} is an address; expected a folder, on a disk or of a mounted "
+            "bucket that can rename folders (of gcsfuse's those with a hierarchical namespace)"
         )
     return pathlib.Path(given)
 

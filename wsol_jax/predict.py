@@ -5,6 +5,7 @@ import csv
 import functools
 import hashlib
 import logging
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,12 +15,22 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from wsol_jax import augment, evaluate, experiment, metrics, ops, run_files, trained, visualize
+from wsol_jax import (
+    augment,
+    evaluate,
+    experiment,
+    files,
+    metrics,
+    ops,
+    run_files,
+    trained,
+    visualize,
+)
 from wsol_jax.data import pictures
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 WRITTEN = (".npy", ".png", "_overlay.png")  # of each image
-TABLE = "predictions.csv"
+TABLE, PARTIAL = "predictions.csv", ".predictions.csv.part"
 COLUMNS = ("image", "class", "probability", "foreground", "threshold")
 
 
@@ -48,7 +59,8 @@ def run(
     Writes for each image `<stem>.npy` (float32 in [0, 1]), `<stem>.png` (the same, 16 bits) and
     `<stem>_overlay.png`; and, image by image, `predictions.csv` with the class, its probability and
     the share of pixels above the threshold, chosen on the validation images, or 0.5 where these
-    have no pixel labels. A method that does not classify images leaves the class blank.
+    have no pixel labels; one of an earlier call stands until there is all of the new. A method that
+    does not classify images leaves the class blank.
 
     Args:
       images: folder with files that end in one of `SUFFIXES`.
@@ -72,13 +84,15 @@ def run(
     found = localizer(config, workdir, checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
-    with (output / TABLE).open("w", newline="", encoding="utf-8") as stream:
+    growing = output / (PARTIAL if (output / TABLE).is_file() else TABLE)
+    with growing.open("w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         table.writeheader()
         for path in paths:
             rows.append(_map_image(path, found, config, output))
             table.writerow(rows[-1])
             stream.flush()
+    os.replace(growing, output / TABLE)
     logging.info("%d maps by %s under %s", len(rows), found.origin, output)
     return rows
 
@@ -193,6 +207,9 @@ def _threshold(workdir, phase, name, checkpoint):
 
 def _write(stem: pathlib.Path, image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]):
     array, picture, overlay = (stem.with_name(f"{stem.name}{end}") for end in WRITTEN)
-    np.save(array, heat)
-    visualize.save_map_png16(picture, heat)
-    Image.fromarray(visualize.overlay(image, heat)).save(overlay)
+    with files.replacing(array) as scratch, scratch.open("wb") as stream:
+        np.save(stream, heat)
+    with files.replacing(picture) as scratch:
+        visualize.save_map_png16(scratch, heat)
+    with files.replacing(overlay) as scratch:
+        Image.fromarray(visualize.overlay(image, heat)).save(scratch, "PNG")
