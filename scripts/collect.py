@@ -15,11 +15,12 @@ import shutil
 import statistics
 from collections.abc import Iterator
 
-from wsol_jax import logbook, map_kinds, run_files
+from wsol_jax import identity, logbook, map_kinds, run_files
 from wsol_jax.map_kinds import MapKind
 from wsol_jax.run_files import Run
 
 FILES = ("config.json", "record.json", "metrics.json")
+PLACES = tuple(f"baseline.{option}" for option in identity.ORIGINS)  # of a baseline per seed
 LEFT_OUT = ("curve", "regions", "per_image")  # of the numbers, what there is of every image
 CHECKPOINTS = ("b_loc", "b_cl", "last")
 HEADERS = {
@@ -76,6 +77,16 @@ def require_together(runs: list[Run]) -> None:
         if len(found) > 1:
             several = sorted(found, key=str)
             raise ValueError(f"runs {what} {several} cannot share a table; collect them apart")
+    first = {run.metrics["name"]: run for run in reversed(runs)}
+    for run in runs:
+        other = first[run.metrics["name"]]
+        differing = identity.differences(other.config, run.config)
+        differing = [key for key in differing if key not in ("seed", *PLACES)]
+        if differing:
+            raise ValueError(
+                f"{run.folder} and {other.folder} are of one name and differ in {differing}; they "
+                "are no seeds of one run: collect them apart"
+            )
     counts = collections.Counter((run.metrics["name"], run.metrics["seed"]) for run in runs)
     twice = [f"{name}, seed {seed}" for (name, seed), count in counts.items() if count > 1]
     if twice:

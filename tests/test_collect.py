@@ -34,7 +34,7 @@ def write_run(folder, *, seed, pxap, name="paper/table01/glas/layer_cam/short"):
     data = {"name": "glas", "fold": 0, "folder": f"{folder.parent}/data"}
     config = {"name": name, "data": data, "backbone": {"name": "resnet50"}, "baseline": None}
     config["method"] = {"name": "classifier", "readouts": ["layer_cam"]}
-    config["metric"] = "pxap"
+    config |= {"metric": "pxap", "seed": seed, "weights": {"source": "a.npz"}}
     test = {"pxap": pxap, "accuracy": 90.0, "curve": [0.1, 0.2]}
     maps = {"layer_cam": {key: {"test": test} for key in ("b_loc", "b_cl", "last")}}
     metrics = {"name": name, "seed": seed, "data": data, "floors": {"constant_map": 51.5}}
@@ -146,6 +146,11 @@ def test_what_are_no_seeds_of_one_table_is_refused(tmp_path, collect):
     with pytest.raises(ValueError, match=r"one name and seed: .*layer_cam/short, seed 0.*one of"):
         collect(*runs, "--output", tmp_path / "results")
     metrics = json.loads((runs[1] / "metrics.json").read_text())
+    config = json.loads((runs[1] / "config.json").read_text())
+    (runs[1] / "config.json").write_text(json.dumps({**config, "epochs": 5, "seed": 1}))
+    (runs[1] / "metrics.json").write_text(json.dumps({**metrics, "seed": 1}))
+    with pytest.raises(ValueError, match=r"b and .*a are of one name and differ in \['epochs'\]"):
+        collect(*runs, "--output", tmp_path / "results")
     metrics["data"] = {"name": "camelyon16"}
     (runs[1] / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(ValueError, match=r"runs on .*camelyon16.* cannot share a table"):

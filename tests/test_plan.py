@@ -54,6 +54,19 @@ def test_a_begun_run_goes_on_with_the_data_where_they_are_now(tmp_path):
 
 
 @pytest.mark.usefixtures("_listed")
+def test_a_begun_run_without_the_readout_is_not_waited_for(tmp_path):
+    needs = plan.needs(classifiers())
+    digest = identity.fingerprint(small.small_data()._asdict())
+    begun(tmp_path / "begun", needs[0].config, data=digest)
+    for wanted in (needs, needs[::-1]):
+        jobs = {job.folder.name: job for job in plan.jobs(wanted, plan.shelf(tmp_path), tmp_path)}
+        assert tuple(jobs.pop("begun").config.method.readouts) == READOUTS[:1]
+        (other,) = jobs.values()
+        assert other.run is None
+        assert other.config.method.readouts == READOUTS[1:]
+
+
+@pytest.mark.usefixtures("_listed")
 def test_a_run_of_another_version_is_passed_over_and_named(tmp_path, caplog):
     begun(tmp_path / "old", plan.needs(classifiers())[0].config, methods={"classifier": 7})
     assert plan.shelf(tmp_path) == {}

@@ -122,7 +122,7 @@ def jobs(wanted: Iterable[Need], at_hand: Shelf, folder: pathlib.Path) -> list[J
 
     Rows that stand on one baseline share it.
     """
-    planned: dict[str, Job] = {}
+    planned: dict[str | pathlib.Path, Job] = {}  # by folder what is begun, by address what is not
     for need in wanted:
         if need.addresses and not finished(need.addresses[-1], need.name, at_hand):
             _provide_all(need, at_hand, planned, folder)
@@ -236,7 +236,9 @@ def _first_address(run, option, runs):
 def _provide_all(need, at_hand, planned, folder):
     """Plans the run of a need and, before it, those of its first phase and of its teacher."""
     run, place = need.config.copy_and_resolve_references(), (at_hand, planned, folder)
-    if run.baseline:
+    begun = _begun(need.addresses[-1], need.name, at_hand)
+    alone = begun and not any(at(begun.config, "baseline", key) for key in identity.ORIGINS)
+    if run.baseline and not alone:
         cam = run.baseline.cam
         if need.teacher:
             taught = _provide(need.teacher.config, need.teacher.addresses[0], cam, *place)
@@ -251,15 +253,23 @@ def _provide(config, address, name, at_hand, planned, folder):
     there = finished(address, name, at_hand)
     if there:
         return there.run.folder
-    begun = next((found.run for found in at_hand.get(address, ()) if not found.run.metrics), None)
-    if address not in planned and begun:
-        job = Job(_moved(experiment.stored_config(begun.folder), config), begun.folder, begun)
-        planned |= {a: job for a, row in at_hand.items() if any(f.run is begun for f in row)}
+    begun = _begun(address, name, at_hand)
+    if begun:
+        stored = _moved(experiment.stored_config(begun.folder), config)
+        return planned.setdefault(begun.folder, Job(stored, begun.folder, begun)).folder
     if address not in planned:
         planned[address] = Job(config, folder / _title(config, name, address))
-    elif not planned[address].run:
-        _read_out(planned[address].config.method, name)
+    _read_out(planned[address].config.method, name)
     return planned[address].folder
+
+
+def _begun(address, name, at_hand):
+    """A run not yet finished that will have results of a phase's map called `name`, if any."""
+    for found in at_hand.get(address, ()):
+        section = experiment.sections(experiment.stored_config(found.run.folder))[found.phase]
+        if not found.run.metrics and name in experiment.map_names(section.method):
+            return found.run
+    return None
 
 
 def _moved(stored, config):
