@@ -108,6 +108,7 @@ def base(name: str, encoder: str = "resnet50") -> ConfigDict:
     config.notes = ()
     config.seed = 0
     config.parallel = "jit"
+    config.precision = ""  # of training: as the machine is best at
     config.num_classes = 2
     config.resize = 256
     config.image_size = 224

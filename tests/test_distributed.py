@@ -39,6 +39,7 @@ import small
 from wsol_jax import distributed, evaluate, identity, parallel, pseudo_labels, train
 from wsol_jax.data import memory
 
+identity.PATIENCE = 0.0
 folder, *plain = sys.argv[1:]
 if plain:
     distributed.join(plain[0], int(plain[1]), int(plain[2]), cluster=False)

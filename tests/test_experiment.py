@@ -150,6 +150,18 @@ def test_half_precision_is_for_training_on_accelerators(monkeypatch):
         trained = experiment.build(config, config.method, training=True)
         assert trained.model.encoder.dtype == trained.model.pixel_head.dtype == expected
         assert experiment.build(config, config.method).model.encoder.dtype is None
+        for config.precision, given in (
+            ("float32", None),
+            ("bfloat16", jnp.bfloat16),
+            ("", expected),
+        ):
+            trained = experiment.build(config, config.method, training=True)
+            assert trained.model.encoder.dtype == given
+    config.precision = "half"
+    with pytest.raises(
+        ValueError, match=r"unknown precision 'half'; have \['', 'bfloat16', 'float"
+    ):
+        experiment.build(config, config.method)
 
 
 def test_a_checkpoint_of_another_architecture_is_named_with_the_backbone(tmp_path):

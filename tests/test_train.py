@@ -35,7 +35,7 @@ import small
 from wsol_jax import experiment, train
 
 experiment.open_data = small.small_data
-train.SAVE_SECONDS = 0  # else a kill would cost all of it
+train.SAVE_SECONDS = train.SAVE_PAUSE = 0  # else a kill would cost all of it
 train.run(small.two_phases(), pathlib.Path(sys.argv[1]))
 """
 
@@ -181,6 +181,7 @@ def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     if name == "negev":
         config.baseline.workdir = str(finished[0])
     monkeypatch.setattr(train, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(train, "SAVE_PAUSE", 0)
     numbers = train.run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(logbook.Progress, "show", stop_at(4))
@@ -373,10 +374,10 @@ def test_a_baseline_on_other_images_is_refused(finished, tmp_path, monkeypatch):
 def test_sigterm_during_the_last_validation_ends_the_run(tmp_path, monkeypatch):
     judge = selection.Validation.judge
 
-    def terminated(self, state, memory, epoch):
-        if epoch == 2:
+    def terminated(self, variables, memory, step):
+        if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return judge(self, state, memory, epoch)
+        return judge(self, variables, memory, step)
 
     config = small.small_config("classifier")
     with monkeypatch.context() as patch:

@@ -6,6 +6,7 @@ and selection) as JSON, written as one: either all of it is there, or none.
 
 import pathlib
 import shutil
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -47,21 +48,26 @@ class Checkpoints:
         held = {**self._held, step: (state, memory)}
         self._held = {step: held[step] for step in held if step in keep}
 
-    def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> None:
+    def save(self, step: int, state: Any, memory: dict[str, Any], keep: Collection[int]) -> float:
         """Writes one checkpoint whole or not at all, then deletes those not in `keep`.
 
         What is held of `keep` is written first. Where the process is killed among these, the newest
         may remember an older one that later ones had replaced, and that is not there.
 
+        Returns:
+          The seconds that it took.
+
         Raises:
           OSError: the disk is full or not writable; earlier checkpoints are untouched.
         """
+        began = time.monotonic()
         self.hold(step, state, memory, {step, *keep})
         self.write_held()
         for old in self.steps() - {step, *keep}:
             self._manager.delete(old)
         if jax.process_index() == 0:  # Orbax only moves them there; what is left goes next time
             shutil.rmtree(self.folder / TO_DELETE, ignore_errors=True)
+        return time.monotonic() - began
 
     def write_held(self) -> None:
         """Writes what is held, oldest first; OSError as in `save`."""

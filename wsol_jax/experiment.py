@@ -40,6 +40,10 @@ BACKBONES = {
 }
 
 
+# What an encoder is trained in; "" is the first on a CPU and the second elsewhere.
+PRECISIONS = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16), "": None}
+
+
 class Data(NamedTuple):
     """The splits of a run: `train` larger than the crop, all others at the size of evaluation.
 
@@ -114,14 +118,15 @@ def build(
     Args:
       section: the part of the config that holds `name` and the keywords of the method.
       axis: devices that share batch statistics, see `parallel.Engine`.
-      training: on an accelerator the encoder computes in half precision. Evaluation never does,
-        see `parallel.compile_evaluation`.
+      training: the encoder computes as `config.precision` says: in half precision on an
+        accelerator, else in single. Evaluation never is in half, see `parallel.compile_evaluation`.
     """
     backbone = _given(config.backbone)
     name = backbone.pop("name")
     choices.require("backbone", name, BACKBONES)
-    half = training and jax.default_backend() != "cpu"
-    dtype = jnp.dtype(jnp.bfloat16) if half else None
+    choices.require("precision", config.precision, PRECISIONS)
+    usual = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    dtype = PRECISIONS[config.precision or usual] if training else None
     make = BACKBONES[name].make
     choices.require_settings("backbone", name, backbone, make())
     encoder = make(dtype=dtype, axis_name=axis, **backbone)

@@ -6,7 +6,9 @@ A run goes on, and its baseline serves another, only where these are what they w
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +23,7 @@ SHARED += ("image_size", "keep_aspect", "data.name", "data.fold")
 # Of a config: where its data are and how they are read; and all that changes no number.
 WHERE = ("data.folder", "data.source")
 SILENT = ("name", "notes", "published", "parallel", "evaluation_batch_size", *WHERE)
+PATIENCE = 60.0  # seconds: NFS keeps what it knows of a folder for half a minute or so
 ORIGINS = ("workdir", "cam_workdir")  # of a baseline: other runs that a run stands on
 
 
@@ -60,7 +63,7 @@ def claim(
     with files.locked(workdir):
         files.write_json(path, resolved)
         parallel.wait_for_all()  # it is written before all look again
-        found = path.is_file() and not _differences(json.loads(path.read_text()), resolved)
+        found = _appears(path, resolved)
         without = [process for process, finds in enumerate(parallel.gather(found)) if not finds]
         if without:
             raise FileNotFoundError(
@@ -165,7 +168,7 @@ def check_images(workdir: pathlib.Path, images: str) -> None:
 
 
 def check_weights(workdir: pathlib.Path, digest: str | None) -> None:
-    """Raises FileExistsError where the run at `workdir` began from other weights ."""
+    """Raises FileExistsError where the run at `workdir` began from other weights."""
     recorded = at(run_files.read_json(workdir / "record.json"), "weights", "digest")
     if recorded and digest and recorded != digest:
         raise FileExistsError(
@@ -240,6 +243,15 @@ def check_shared(workdir: pathlib.Path, config: Any) -> None:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changes a number between two resolved configs, but for the place of the weights."""
     return sorted({*_differences(_plain(old), _plain(new))} - {*SILENT})
+
+
+def _appears(path, resolved):
+    """Whether process 0's config is at a path, where NFS may show what another wrote only later."""
+    last = time.monotonic() + PATIENCE
+    while not (found := run_files.read_json(path) == resolved) and time.monotonic() < last:
+        time.sleep(1)
+        os.listdir(path.parent)
+    return found
 
 
 def _plain(config):

@@ -3,7 +3,8 @@
 Both split the batch along "data" and replicate the state, and both compute what one device would:
 ratios are sums over sums, batch statistics and gradients those of the global batch, and every
 image draws from its own key. `jit` leaves the communication to the compiler; in the `pmap` engine
-the step asks for it by the axis name.
+the step asks for it by the axis name. Of an encoder in half precision the compiler sums gradients
+over the devices in half precision, too, where `pmap` sums in single.
 """
 
 import collections
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
@@ -31,6 +33,7 @@ class Engine(NamedTuple):
       compile: (step) -> the step on all devices, (state, batch, key) -> (state, metrics), which
         takes over the buffers of the state it is given.
       place: host state -> state on every device.
+      share: variables of a state on the devices -> the same as the engine `jit` has them.
       feed: this host's rows of a batch -> global batch on the devices.
       fetch: state or metrics on the devices -> one copy on the host.
     """
@@ -38,6 +41,7 @@ class Engine(NamedTuple):
     axis: str | None
     compile: Callable[[Callable], Callable]
     place: Callable[[Any], Any]
+    share: Callable[[Any], Any]
     feed: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
 
@@ -94,6 +98,12 @@ def gather(value: Any) -> list[Any]:
     return values[:: jax.local_device_count()].tolist()
 
 
+def of_first(tree: Any) -> Any:
+    """Arrays as process 0 has them, where each computes its own and they may differ a little."""
+    several = jax.process_count() > 1
+    return multihost_utils.broadcast_one_to_all(tree) if several else tree
+
+
 def wait_for_all() -> None:
     """Returns once every process of the run has come here."""
     gather(True)
@@ -122,6 +132,7 @@ def _jit(devices):
             compiler_options=cpu.compiler_options(),
         ),
         place=functools.partial(_placed, sharding=everywhere),
+        share=lambda variables: variables,
         feed=functools.partial(_placed, sharding=rows),
         fetch=jax.device_get,
     )
@@ -129,7 +140,7 @@ def _jit(devices):
 
 def _pmap(devices):
     local = [d for d in devices if d.process_index == jax.process_index()]
-    split, _ = _shardings(local)
+    (split, _), (_, everywhere) = _shardings(local), _shardings(devices)
 
     def feed(batch):
         pieces = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
@@ -139,14 +150,19 @@ def _pmap(devices):
         copies = jax.tree.map(lambda x: np.broadcast_to(x, (len(local), *np.shape(x))), state)
         return jax.device_put(copies, split)
 
+    def fetch(tree):  # x[0] would be a program for every array
+        first = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+        return jax.tree.map(lambda x: x[0], jax.device_get(first))
+
     return Engine(
         axis=AXIS,
         compile=lambda step: jax.pmap(
             step, AXIS, in_axes=(0, 0, None), devices=devices, donate_argnums=0
         ),
         place=place,
+        share=lambda variables: _placed(fetch(variables), everywhere),
         feed=feed,
-        fetch=lambda tree: jax.device_get(jax.tree.map(lambda x: x[0], tree)),
+        fetch=fetch,
     )
 
 

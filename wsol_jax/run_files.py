@@ -14,6 +14,7 @@ from wsol_jax import augment
 
 # Options that the configs of earlier runs lack, as they were before there was a choice.
 LATER = {"metric": "pxap", "published": "", "keep_aspect": False, "augment": {"turn": False}}
+LATER |= {"precision": ""}
 LATER_OF = {
     "weights": {"mean": list(augment.IMAGENET_MEAN), "std": list(augment.IMAGENET_STD)},
     "baseline": {"cam_workdir": ""},

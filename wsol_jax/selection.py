@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from wsol_jax import checkpoint, choices, evaluate, experiment, files, logbook, ops, visualize
+from wsol_jax.data import splits
 
 CRITERIA = ("last", "b_cl", "b_loc")
 OVERLAYS = 4  # validation images shown in TensorBoard
@@ -51,19 +52,22 @@ class Memory:
 
 
 class Validation:
-    """Judges a phase's state after an epoch, and writes history and TensorBoard."""
+    """Judges a phase's variables after an epoch, and writes history and TensorBoard."""
 
     def __init__(self, phase: Any, config: Any, data: experiment.Data):
         self._phase, self._data = phase, data
         self._metric = config.metric
+        self._per_epoch = splits.steps_per_epoch(data.train.size, phase.batch_size)
         self._board = logbook.Board(phase.folder)
         self._began = time.monotonic()
 
-    def judge(self, state: Any, memory: Memory, epoch: int) -> bool:
-        """Adds a row to the memory's history; True if the state is the best by some criterion."""
-        variables = self._phase.evaluator.place(
-            {"params": state.params, "batch_stats": state.batch_stats}
-        )
+    def judge(self, variables: Any, memory: Memory, step: int) -> bool:
+        """Adds a row to the memory's history; True if they are the best by some criterion.
+
+        Args:
+          variables: of the model, on the devices, at the end of an epoch.
+          step: the last one of that epoch; 0 before the first.
+        """
         classified = self._phase.evaluator.scores(variables, self._data.valcl)
         accuracy = evaluate.accuracy(classified)
         values = {} if accuracy is None else {"b_cl": accuracy}
@@ -71,7 +75,7 @@ class Validation:
         if self._data.valpx is not None:
             localized = self._phase.evaluator.scores(variables, self._data.valpx)
             values |= {f"b_loc/{name}": localized.maps[name].compute() for name in memory.maps}
-        row = {"epoch": epoch, "step": int(state.step), "seconds": self._seconds(memory)}
+        row = {"epoch": step // self._per_epoch, "step": step, "seconds": self._seconds(memory)}
         row |= _means(memory.losses)
         row |= {self._title(criterion): value for criterion, value in values.items()}
         memory.losses.clear()

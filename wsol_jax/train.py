@@ -26,6 +26,7 @@ from wsol_jax import (
     experiment,
     identity,
     logbook,
+    ops,
     optimizer,
     parallel,
     pseudo_labels,
@@ -38,6 +39,7 @@ from wsol_jax.method import Method
 from wsol_jax.termination import Termination
 
 SAVE_SECONDS = 60.0  # between checkpoints: what a kill can cost
+SAVE_PAUSE = 20  # times as long as one takes, at least: what is slow to save is saved more rarely
 
 
 @flax.struct.dataclass
@@ -139,15 +141,16 @@ def fit(
         steps_per_epoch=per_epoch, frozen=phase.method.frozen, **phase.optimizer
     )
     options = {"axis": engine.axis, **experiment.keywords(config.augment)}
-    step = engine.compile(
-        make_step(phase.method, transform, config.image_size, per_epoch, **options)
-    )
+    step = make_step(phase.method, transform, config.image_size, per_epoch, **options)
+    if config.precision == "float32":
+        step = ops.in_single_precision(step)
+    step = engine.compile(step)
     checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
     validation = selection.Validation(phase, config, data)
     with Termination(deadline) as termination:
         state, memory = _begin(phase, transform, checkpoints, validation)
         done, key = int(state.step), jax.random.key(config.seed)
-        state, saved = engine.place(state), time.monotonic()
+        state, save_at = engine.place(state), time.monotonic() + SAVE_SECONDS
         batches = map(engine.feed, _batches(phase, config, data, start=done))
         batch = next(batches)
         progress = logbook.Progress(phase.title, done, last, phase.batch_size)
@@ -158,18 +161,26 @@ def fit(
             memory.losses.append(_finite(engine.fetch(losses), done, checkpoints))
             progress.show(done, memory.losses[-1])
             epoch_ends = done % per_epoch == 0
-            late = time.monotonic() - saved > SAVE_SECONDS
+            late = time.monotonic() > save_at
             due = any(parallel.gather(late or done == last or termination.why() != ""))
-            if epoch_ends or due:
-                held = engine.fetch(state)
-            if epoch_ends and _judged(validation, held, memory, done // per_epoch, checkpoints):
-                checkpoints.hold(done, held, memory.to_dict(), memory.best_steps())
+            better = epoch_ends and _judged(
+                validation, engine.share(variables_of(state)), memory, done, checkpoints
+            )
+            if better or due:
+                held = engine.fetch(state), memory.to_dict(), memory.best_steps()
+            if better:
+                checkpoints.hold(done, *held)
             if due:
-                checkpoints.save(done, held, memory.to_dict(), memory.best_steps())
-                saved = time.monotonic()
+                seconds = checkpoints.save(done, *held)
+                save_at = time.monotonic() + max(SAVE_SECONDS, SAVE_PAUSE * seconds)
                 _stop_if_asked(termination, done)
     validation.close()
     checkpoints.close()
+
+
+def variables_of(state: State) -> dict[str, Any]:
+    """The model's part of a state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def make_step(
@@ -212,7 +223,7 @@ def update(
     """One descent on the method's loss of a prepared batch; returns the losses before it."""
 
     def objective(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
+        variables = {**variables_of(state), "params": params}
         inputs = (batch[name] for name in method.inputs)
         outputs, updates = method.model.apply(
             variables, *inputs, keys=keys, train=True, mutable=["batch_stats"]
@@ -334,8 +345,8 @@ def _begin(phase, transform, checkpoints, validation):
         memory = selection.Memory(**checkpoints.memory(step))
         memory.keep_best_of(checkpoints.steps())
         return checkpoints.restore(step, state), memory
-    memory = selection.Memory()
-    validation.judge(state, memory, epoch=0)
+    state, memory = parallel.of_first(state), selection.Memory()
+    validation.judge(phase.evaluator.place(variables_of(state)), memory, step=0)
     checkpoints.save(0, state, memory.to_dict(), memory.best_steps())
     return state, memory
 
@@ -355,12 +366,11 @@ def _finite(losses, step, checkpoints):
     return losses
 
 
-def _judged(validation, state, memory, epoch, checkpoints):
+def _judged(validation, variables, memory, step, checkpoints):
     """Whether a state is the best by some criterion; FloatingPointError where it has diverged."""
     try:
-        return validation.judge(state, memory, epoch)
+        return validation.judge(variables, memory, step)
     except FloatingPointError as error:
-        step = int(state.step)
         raise _diverged(f"{error} after step {step}", step, checkpoints) from error
 
 
