@@ -9,7 +9,7 @@ import numpy as np
 
 from configs import common
 from wsol_jax import experiment, heads, method, optimizer, train
-from wsol_jax.backbones import double_conv, resnet, vit
+from wsol_jax.backbones import double_conv, resnet, vit, weights
 from wsol_jax.data import memory, splits
 
 BATCH, RAW, SIZE = 16, 40, 32
@@ -147,6 +147,19 @@ def tiny_phases():
     common.with_baseline(config, "cam")
     config.baseline.method.readouts = ("cam",)
     return config
+
+
+def encoder_tensors(config) -> dict[str, np.ndarray]:
+    """A checkpoint of a config's encoder, in PyTorch's names and layouts."""
+    built, rng = experiment.build(config, config.method), np.random.default_rng(0)
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(experiment.zeros(config, built))[0]:
+        kind, module, *names = (key.key for key in path)
+        if module == "encoder":
+            values = rng.uniform(0.5, 1, leaf.shape).astype(np.float32)
+            order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim, range(leaf.ndim))
+            tensors[weights.torch_name((kind, *names))] = values.transpose(order)
+    return tensors
 
 
 def small_data(config=None) -> experiment.Data:

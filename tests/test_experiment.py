@@ -178,6 +178,40 @@ def test_a_checkpoint_of_another_architecture_is_named_with_the_backbone(tmp_pat
     assert "conv1.weight (64, 1, 7, 7), expected (8, 3, 7, 7)" in str(told.value)  # O I H W
 
 
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [
+        ({"name": "vgg16", "width": 4}, {"name": "negev", "channels": (8, 8, 8, 4)}),
+        ({"name": "vgg16", "width": 4}, {"name": "maxmin"}),
+        ({"name": "vgg16", "width": 4}, {"name": "pixelcam", "pixel_head": "multi_layer"}),
+        (
+            {"name": "deit_tiny_patch16_224", "width": 8, "heads": 2, "depth": 2, "location": True},
+            {"name": "pixelcam", "pixel_batch_norm": True},
+        ),
+    ],
+)
+def test_an_encoder_without_batch_norm_goes_with_methods_that_have_some(
+    monkeypatch, backbone, method
+):
+    config = small.small_config()
+    config.backbone, config.method = backbone, method
+    config.image_size = config.resize = 64 if backbone["name"] == "vgg16" else 224
+    kind = experiment.BACKBONES[backbone["name"]]
+    monkeypatch.setitem(experiment.BACKBONES, backbone["name"], kind._replace(renamed=dict))
+    monkeypatch.setattr(experiment, "initialize", experiment.zeros)  # which compiles nothing
+    tensors = small.encoder_tensors(config)
+    monkeypatch.setattr(weights, "load", lambda source: dict(tensors))
+    config.weights.source = "weights.npz"
+    built = experiment.build(config, config.method)
+    zeros = experiment.zeros(config, built)
+    assert "encoder" not in zeros["batch_stats"]
+    loaded, facts = experiment.pretrained(config, built, small.small_data())
+    assert facts["folded"] is False
+    filled = experiment.transplant(zeros, loaded)
+    assert all(np.all(leaf >= 0.5) for leaf in jax.tree.leaves(filled["params"]["encoder"]))
+    assert {module for tree in loaded.values() for module in tree} == {"encoder"}
+
+
 def test_the_folded_bias_of_a_missing_kernel_is_dropped(monkeypatch):
     """It was made for that kernel, and says nothing of a random one."""
     file = {"layer4.0.conv1.bias": np.ones(8), "layer4.0.conv2.bias": np.ones(8)}

@@ -204,7 +204,8 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
         bias = f"{kernel.removesuffix('weight')}bias"
         if bias in tensors:
             tensors[bias] = np.zeros_like(tensors[bias])
-    encoder = {k: v["encoder"] for k, v in initialize(config, built).items()}
+    fresh = initialize(config, built)
+    encoder = {kind: tree["encoder"] for kind, tree in fresh.items() if "encoder" in tree}
     missing = (*kind.new, *options["allow_missing"])
     try:
         tensors = kind.renamed(tensors)
