@@ -5,9 +5,9 @@
     python scripts/unpack_patches.py --patches data/patches --output data/my_patches
     python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder=data/my_patches
 
-All patches of a slide are in one split: that of the manifest where it has test slides (those called
-`test_...`); else one in five slides with tumor, and one in five without, go to validation and as
-many to test, by the hash of their names. Every patch has its mask, so that validation and test are
+All patches of a slide are in one split: slides called `test_...` are the test; of all others one in
+five with tumor, and one in five without, go to validation and, where no slide is called so, as many
+to test, by the hash of their names. Every patch has its mask, so that validation and test are
 scored by pixels. The table is written last: a folder that has one is whole, and is not written to
 again.
 """
@@ -57,26 +57,31 @@ def read_manifest(file: pathlib.Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(stream))
     if not rows:
         raise ValueError(f"{file} tells of no patch; rejected.csv beside it says why")
-    if any(row["split"] == "test" for row in rows):
-        return rows
-    splits = divided({row["slide"]: row["label"] for row in rows})  # a slide is of one class
+    tested = {row["slide"] for row in rows if row["split"] == "test"}
+    others = {row["slide"]: row["label"] for row in rows if row["slide"] not in tested}
+    held = ("valcl",) if tested else ("valcl", "test")
+    splits = {**dict.fromkeys(tested, "test"), **divided(others, held)}
     return [{**row, "split": splits[row["slide"]]} for row in rows]
 
 
-def divided(slides: dict[str, str]) -> dict[str, str]:
-    """The split of each slide; of each class one in five, but at least one, is held out twice."""
-    splits = {}
+def divided(slides: dict[str, str], held: tuple[str, ...]) -> dict[str, str]:
+    """The split of each slide; of each class one in five, but at least one, is in each of `held`.
+
+    Args:
+      slides: the class of each; the patches of a slide are of one.
+    """
+    splits = dict.fromkeys(slides, "train")
     for label in sorted(set(slides.values())):
         own = [name for name in slides if slides[name] == label]
         own.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        if len(own) < len(folder.SHARES):
+        if len(own) <= len(held):
             raise ValueError(
-                f"{len(own)} slides of class {label}, {sorted(own)}: expected three or more of "
-                "each class, for training, validation and test"
+                f"{len(own)} slides of class {label}, {sorted(own)}: expected {len(held) + 1} or "
+                f"more of each class, for train, {', '.join(held)}"
             )
-        held = max(1, len(own) // 5)
-        splits |= dict.fromkeys(own, "train")
-        splits |= dict.fromkeys(own[:held], "valcl") | dict.fromkeys(own[held : 2 * held], "test")
+        count = max(1, len(own) // 5)
+        for i, split in enumerate(held):
+            splits |= dict.fromkeys(own[i * count : (i + 1) * count], split)
     return splits
 
 

@@ -46,6 +46,20 @@ def test_a_table_without_splits_is_divided_by_name(tmp_path):
     assert folder.examples("valpx", folder=more) == ()
 
 
+def test_the_images_of_a_group_are_in_one_split(tmp_path, caplog):
+    rows = [f"{i:03}.png,{i % 2},patient{i // 5}" for i in range(100)]
+    path, found = write(tmp_path, rows, "file,label,group"), {}
+    for split in ("train", "valcl", "test"):
+        for example in folder.examples(split, folder=path):
+            found.setdefault(int(example.name[:3]) // 5, set()).add(split)
+    assert len(found) == 20
+    assert all(len(splits) == 1 for splits in found.values())
+    assert set.union(*found.values()) == {"train", "valcl", "test"}
+    assert not caplog.text
+    folder.examples("train", folder=write(tmp_path, rows, "file,label,patient"))
+    assert "images of one patient may be in several and scores too good; add" in caplog.text
+
+
 def test_validation_images_with_masks_are_those_judged_by_pixels(tmp_path):
     rows = ["a.png,0,train,", "b.png,1,valcl,m.png", "c.png,0,valcl,", "d.png,1,test,"]
     path = write(tmp_path, rows, "file,label,split,mask", masks=["m.png"])

@@ -3,6 +3,7 @@
 import golden_cases
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from wsol_jax.data import pictures
@@ -102,6 +103,12 @@ def test_a_palette_that_numbers_the_background_is_refused(tmp_path):
     Image.fromarray(255 - drawn).quantize(2).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match="number 0"):
         pictures.read_mask(tmp_path / "mask.png")
+    for color in ((255, 0, 0), (0, 0, 128), (128, 128, 128), (255, 255, 0)):
+        reduced = Image.fromarray(drawn & np.uint8(color)).quantize(256)
+        assert np.asarray(reduced)[3, 3] == 0  # the object's number
+        reduced.save(tmp_path / "mask.png")
+        with pytest.raises(ValueError, match="number 0, for no object, is a colour, and an object"):
+            pictures.read_mask(tmp_path / "mask.png")
     palette = Image.fromarray(drawn[..., 0] // 255)
     palette.putpalette([0, 0, 0, 255, 255, 255])
     palette.save(tmp_path / "mask.png")
@@ -113,6 +120,41 @@ def test_images_of_more_bits_are_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "deep.tif")
     with pytest.raises(ValueError, match=r"deep\.tif has colour mode .*; expected 8 bits a"):
         pictures.read(tmp_path / "deep.tif", None)
+
+
+def test_colours_of_more_bits_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "deep.tif", np.full((9, 7, 3), 4095, np.uint16), photometric="rgb")
+    with pytest.raises(
+        ValueError, match=r"deep\.tif has colour mode RGB, numbers of 16 or 32 bits"
+    ):
+        pictures.read(tmp_path / "deep.tif", None)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pictures_are_turned_as_their_camera_says(tmp_path, suffix, orientation):
+    upright = np.zeros((32, 48), np.uint8)
+    upright[:16] = 255
+    stored = np.rot90(upright, {1: 0, 3: 2, 6: 1, 8: 3}[orientation])
+    exif, file = Image.Exif(), tmp_path / f"turned{suffix}"
+    exif[274] = orientation
+    Image.fromarray(stored).save(file, exif=exif)
+    np.testing.assert_allclose(np.asarray(pictures.read_image(file))[..., 0], upright, atol=3)
+    assert pictures.size(file) == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jpg", {}), ("a.png", {"format": "JPEG"}), ("a.tif", {"compression": "jpeg"})],
+)
+def test_masks_compressed_with_loss_are_refused(tmp_path, name, options):
+    mask = Image.fromarray(255 * (picture(9, 13)[1] > 0).astype(np.uint8))
+    mask.save(tmp_path / name, **options)
+    with pytest.raises(ValueError, match=f"mask .*{name} is compressed as a .* with loss, whose"):
+        pictures.read_mask(tmp_path / name)
+    for whole, other in (("b.tif", {"compression": "tiff_lzw"}), ("b.bmp", {}), ("b.png", {})):
+        mask.save(tmp_path / whole, **other)
+        np.testing.assert_array_equal(pictures.read_mask(tmp_path / whole), np.asarray(mask))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

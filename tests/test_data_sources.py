@@ -244,6 +244,16 @@ def test_prepared_data_need_no_folder(tfds, data_dir, tmp_path):
     assert again.size == 18
 
 
+def test_records_of_other_files_are_refused(tfds, data_dir, tmp_path):
+    changed = glas_folder.write(tmp_path)
+    options = {"sizing": TINY, "source": "tfds", "data_dir": data_dir}
+    assert sources.open_split("glas", "valcl", folder=changed, **options).size == 18
+    file = changed / "testB_3_anno.bmp"
+    file.write_bytes(file.read_bytes() + b"mended")
+    with pytest.raises(ValueError, match=r"records .*fold0.* were made of other files than those"):
+        sources.open_split("glas", "valcl", folder=changed, **options)
+
+
 def test_tfds_says_what_is_wrong_with_the_files(tmp_path, data_dir):
     broken = glas_folder.write(tmp_path)
     (broken / "testB_3_anno.bmp").unlink()

@@ -12,7 +12,7 @@ EDGES = pixel_counts.edges()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
-@pytest.mark.parametrize("interval", [0.001, 0.004])
+@pytest.mark.parametrize("interval", [0.001, 0.004, 1 / 49])
 def test_counts_equal_numpy_histogram_on_and_beside_every_edge(dtype, interval):
     rng = np.random.default_rng(0)
     grid = pixel_counts.edges(interval)[:-2].astype(dtype)

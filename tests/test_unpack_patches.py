@@ -59,21 +59,24 @@ def test_patches_come_back_as_they_were_cut(patches, tmp_path, capsys):
     assert "labels.csv is there already; name a new folder" in capsys.readouterr().err
 
 
-def test_the_splits_of_test_slides_are_the_manifests(patches, tmp_path):
+def test_slides_called_test_are_the_test(patches, tmp_path):
     renamed = tmp_path / "patches"
     renamed.mkdir()
     (renamed / "shards").symlink_to(patches / "shards")
     text = (patches / "manifest.csv").read_text().splitlines()
     column = text[0].split(",").index("split")
     lines = [text[0]]
-    for number, line in enumerate(text[1:]):
+    for line in text[1:]:
         cells = line.split(",")
-        cells[column] = ("test", "train")[number % 2]
+        cells[column] = "test" if cells[0] in "ab" else "train"
         lines.append(",".join(cells))
     (renamed / "manifest.csv").write_text("\n".join(lines) + "\n")
     assert unpack("--patches", renamed, "--output", tmp_path / "set") == 0
-    table = (tmp_path / "set" / "labels.csv").read_text().splitlines()
-    assert [line.split(",")[2] for line in table[1:3]] == ["test", "train"]
+    table = (tmp_path / "set" / "labels.csv").read_text().splitlines()[1:]
+    splits = {line[0]: (*line.split(",")[1:3],) for line in table}
+    assert {splits[name] for name in "ab"} == {("0", "test"), ("1", "test")}
+    others = sorted(splits[name] for name in "cdef")  # one of each class is held out
+    assert others == [("0", "train"), ("0", "valcl"), ("1", "train"), ("1", "valcl")]
 
 
 def test_what_is_no_output_of_prepare_is_told(tmp_path, capsys):
@@ -84,5 +87,5 @@ def test_what_is_no_output_of_prepare_is_told(tmp_path, capsys):
     assert "tells of no patch" in capsys.readouterr().err
     (tmp_path / "manifest.csv").write_text("slide,label,split\na,0,train\nb,0,train\n")
     assert unpack("--patches", tmp_path, "--output", tmp_path / "set") == 2
-    assert "2 slides of class 0, ['a', 'b']: expected three or more" in capsys.readouterr().err
+    assert "2 slides of class 0, ['a', 'b']: expected 3 or more" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()

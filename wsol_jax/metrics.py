@@ -26,6 +26,10 @@ except ModuleNotFoundError:  # Accelerator images often lack clu; all methods we
 BOUNDARY = 0.5  # `Dice` counts scores from here on as foreground
 
 
+class UncountableError(ValueError, FloatingPointError):
+    """Scores, or a truth, that are none, of a model that has diverged perhaps."""
+
+
 class _Counts(Metric):
     """A sum of integers: int32 for one batch on the device, int64 once merged on the host."""
 
@@ -73,7 +77,7 @@ class PxAP(_Counts):
         )
 
     def merge(self, other: "PxAP") -> "PxAP":
-        """Adds two parts of a split; ValueError where a score or a truth could not be counted."""
+        """Adds two parts of a split; UncountableError where a score or a truth was not counted."""
         merged = super().merge(other)
         _require_counted(merged.pixels.sum(), merged.counts.sum())
         return merged
@@ -157,7 +161,7 @@ class Dice(_Counts):
         return cls(counts.reshape(-1, 2, 2), pixels, label.astype(jnp.int32))
 
     def merge(self, other: "Dice") -> "Dice":
-        """The images of both; ValueError where a score or a truth could not be counted."""
+        """The images of both; UncountableError where a score or a truth could not be counted."""
         merged = jax.tree.map(lambda x, y: np.concatenate([_host(x), _host(y)]), self, other)
         _require_counted(merged.pixels.sum(), merged.counts.sum())
         return merged
@@ -278,7 +282,7 @@ def image_dice(counts: Int[np.ndarray, "n 2 2"]) -> Float[np.ndarray, "n 2"]:
 
 def _require_counted(pixels: np.int64, counted: np.int64) -> None:
     if pixels != counted:
-        raise ValueError(
+        raise UncountableError(
             f"{pixels - counted} of {pixels} pixels cannot be counted: expected scores in [0, 1] "
             "and truth 0, 1 or 255, got NaN, other scores or other truth. Rounding can lift "
             "resized scores above 1: clip them to [0, 1]"

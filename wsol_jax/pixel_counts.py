@@ -20,7 +20,7 @@ def edges(interval: float = 0.001) -> Float[np.ndarray, "n"]:
     """
     if not 0 < interval <= 1 or abs(1 / interval - round(1 / interval)) > 1e-9:
         raise ValueError(f"interval is {interval}, expected 1/n for a whole n, as 0.001 or 0.004")
-    return np.append(np.arange(0.0, 1.0, interval), [1.0, 2.0, 3.0])
+    return np.append(np.arange(round(1 / interval)) * interval, [1.0, 2.0, 3.0])
 
 
 def histogram(

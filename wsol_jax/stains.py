@@ -128,7 +128,7 @@ def _main_plane(density, tissue):
     # Rows first: one sum over all pixels would round by more than the third direction needs.
     rows = jnp.einsum("bhwc,bhwd->bhcd", weighted, centred, precision="highest")
     variances, directions = jnp.linalg.eigh(rows.sum(axis=1))
-    along = jnp.einsum("bc,bcd->bd", mean, directions)
+    along = jnp.einsum("bc,bcd->bd", mean, directions, precision="highest")
     directions *= jnp.where(along < 0, -1, 1)[:, None]  # so that no angle of tissue is near 180
     return directions[..., :0:-1], jnp.sqrt(jnp.maximum(variances[:, 1], 0))
 
@@ -138,7 +138,8 @@ def _extremes(density, tissue, plane):
     along, across = jnp.moveaxis(jnp.matmul(density, plane[:, None], precision="highest"), -1, 0)
     angles = jnp.where(tissue, jnp.arctan2(across, along), jnp.nan)
     ends = jnp.nanpercentile(angles, jnp.asarray(EXTREMES), axis=(1, 2))
-    matrix = jnp.einsum("bcd,dsb->bsc", plane, jnp.stack([jnp.cos(ends), jnp.sin(ends)]))
+    turns = jnp.stack([jnp.cos(ends), jnp.sin(ends)])
+    matrix = jnp.einsum("bcd,dsb->bsc", plane, turns, precision="highest")
     first = (matrix[:, 0, 0] > matrix[:, 1, 0])[:, None, None]
     return jnp.where(first, matrix, matrix[:, ::-1])
 

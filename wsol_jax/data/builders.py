@@ -1,5 +1,6 @@
 """TFDS builders of the data sets. Examples are stored in the order of their split, losslessly."""
 
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ import tensorflow_datasets as tfds
 
 from wsol_jax import choices
 from wsol_jax.data import camelyon16, glas, splits, synthetic_glands
+
+SOURCE = "source.txt"  # beside the records: a digest of what they were made of
 
 
 class Glas(tfds.core.GeneratorBasedBuilder):
@@ -96,10 +99,14 @@ def prepare(
     """The builder of a data set; its examples are generated now unless `data_dir` has them.
 
     Args:
-      data_dir: where TFDS keeps its data; its own default where None.
+      data_dir: where TFDS keeps its data; its own default where None. Examples that are there are
+        taken, but for those of a folder that has changed since.
       beam_flags: of Apache Beam, whose workers then make the records of camelyon16.
       options: `fold` and `folder` of glas, see `glas.examples`. Where the folder does not exist
         the official archive is downloaded. `division` and `folder` of camelyon16.
+
+    Raises:
+      FileNotFoundError, ValueError: with what is wrong with the folder or the options.
     """
     if beam_flags is not None:
         choices.require("data set that Beam makes", name, ("camelyon16",))
@@ -116,7 +123,8 @@ def _glas(
     if not builder.data_path.exists() and pathlib.Path(folder).is_dir():
         for split in glas.SPLITS:  # what is wrong with the files is said before TFDS starts
             glas.examples(split, fold=fold, folder=folder)
-    return _generated(builder, manual_dir=folder)
+    sizes = [(path.name, path.stat().st_size) for path in sorted(pathlib.Path(folder).glob("*.*"))]
+    return _generated(builder, str(sizes).encode() if sizes else None, manual_dir=folder)
 
 
 def _camelyon16(
@@ -136,8 +144,10 @@ def _camelyon16(
     if not builder.data_path.exists():
         for split in camelyon16.SPLITS:  # missing patches are reported before TFDS starts
             camelyon16.examples(split, division=division, folder=folder)
+    manifest = pathlib.Path(folder, camelyon16.MANIFEST)
+    source = manifest.read_bytes() if manifest.is_file() else None
     if beam_flags is None:
-        return _generated(builder, manual_dir=folder)
+        return _generated(builder, source, manual_dir=folder)
     try:
         from apache_beam.options import pipeline_options
     except ImportError as error:
@@ -145,16 +155,30 @@ def _camelyon16(
             f"beam_flags need apache-beam ({error}): . scripts/environment.sh beam"
         ) from None
     builder.beam, options = True, pipeline_options.PipelineOptions(list(beam_flags))
-    return _generated(builder, manual_dir=folder, beam_options=options)
+    return _generated(builder, source, manual_dir=folder, beam_options=options)
 
 
 def _synthetic_glands(data_dir: str | pathlib.Path | None) -> SyntheticGlands:
     return _generated(SyntheticGlands(data_dir=data_dir))
 
 
-def _generated(builder, manual_dir=None, **options):
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False, **options)
-    builder.download_and_prepare(download_config=config)
+def _generated(builder, source=None, manual_dir=None, **options):
+    """The builder with its examples, which are those of the folder, where that is at hand.
+
+    Args:
+      source: what tells the files of the folder from others, None where they are not there.
+    """
+    known, digest = builder.data_path / SOURCE, hashlib.sha256(source or b"").hexdigest()
+    if source and known.exists() and known.read_text() != digest:
+        raise ValueError(
+            f"the records {builder.data_path} were made of other files than those that "
+            f"{manual_dir} has now; remove that folder of records, so that they are made again"
+        )
+    made, config = builder.data_path.exists(), tfds.download.DownloadConfig
+    options |= {"manual_dir": manual_dir, "try_download_gcs": False}
+    builder.download_and_prepare(download_config=config(**options))
+    if source and not made:
+        known.write_text(digest)
     return builder
 
 

@@ -1,14 +1,16 @@
 """Anyone's labelled images: a folder with a table, `labels.csv`, of a line an image.
 
-Its columns are `file`, relative to the folder, and `label`, the number of the class from 0. Two
-more may be there: `split`, on each line or on none, and `mask`, a picture of the same size that is
-not 0 on the object, for the images that are to be scored by pixels. Others are not read.
+Its columns are `file`, relative to the folder, and `label`, the number of the class from 0. More
+may be there: `split`, on each line or on none, or in its place `group`, the patient's, say, whose
+images come into one split; and `mask`, a picture of the same size that is not 0 on the object, for
+the images that are to be scored by pixels. Others are not read.
 """
 
 import collections
 import csv
 import functools
 import hashlib
+import logging
 import pathlib
 
 from wsol_jax import choices
@@ -16,7 +18,7 @@ from wsol_jax.data import pictures, splits
 
 SPLITS = ("train", "valcl", "valpx", "test")
 TABLE = "labels.csv"
-COLUMNS = ("file", "label", "split", "mask")
+COLUMNS = ("file", "label", "split", "mask", "group")
 LOOK = 2**16  # bytes: stain-normalised copies under the old names differ everywhere
 LOSSY = (".jpeg", ".jpg")
 SHARES = {"train": 0.6, "valcl": 0.2, "test": 0.2}  # where the table names no splits
@@ -27,9 +29,10 @@ Folder = str | pathlib.Path
 def examples(split: str, *, folder: Folder = "data/images") -> tuple[splits.Example, ...]:
     """The examples of a split, in the order of the table; every file is checked but for its pixels.
 
-    A table without `split` is divided by the hash of each file's name, about as `SHARES` says, so
-    that images that are added leave the others where they are. "valpx" are the images of the table
-    with that split or, where there is none, those of valcl that have a mask; it may be empty.
+    A table without `split` is divided by the hash of each `group` or, where it has none, file,
+    about as `SHARES` says, so that images that are added leave the others where they are. "valpx"
+    are the images of the table with that split or, where there is none, those of valcl that have a
+    mask; it may be empty.
 
     Args:
       split: one of `SPLITS`.
@@ -68,6 +71,12 @@ def _rows(folder):
             f"one; expected one of {list(SPLITS)} on each line or on none"
         )
     rows = [_row(folder, line, row) for line, row in lines]
+    if blank and not any(row["group"] for _, row in lines):
+        logging.warning(
+            "%s has neither splits nor groups: each image is put into a split by itself, so that "
+            "images of one patient may be in several and scores too good; add the column group",
+            table,
+        )
     for (line, _), row in zip(lines, rows, strict=True):
         if row["label"] >= len(rows):
             raise ValueError(
@@ -104,13 +113,13 @@ def _lines(table):
 
 
 def _row(folder, line, row):
-    file, label, split, mask = (row[column] for column in COLUMNS)
+    file, label, split, mask, group = (row[column] for column in COLUMNS)
     if not file:
         raise ValueError(f"{line}: file is empty, expected the name of an image")
     if not label.isdecimal():
         raise ValueError(f"{line}: label is {label!r}, expected the number of a class, from 0")
     file = str(pathlib.PurePath(file))  # ./a.png is a.png
-    split = split or _drawn(file)
+    split = split or _drawn(group or file)
     if split not in SPLITS:
         raise ValueError(f"{line}: unknown split {split!r}; have {list(SPLITS)}")
     paths = [folder / name for name in (file, mask) if name]
@@ -131,9 +140,9 @@ def _row(folder, line, row):
     return {"file": folder / file, "label": int(label), "split": split, "mask": mask, "name": file}
 
 
-def _drawn(file):
-    """The split that the name of a file falls into."""
-    share = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+def _drawn(name):
+    """The split that the name of a group, or of a file, falls into."""
+    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
     for split, part in SHARES.items():
         share -= part
         if share < 0:

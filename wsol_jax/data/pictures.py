@@ -8,6 +8,7 @@ uncertainty paper, with the aspect kept, train on and score with.
 import contextlib
 import io
 import pathlib
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from wsol_jax import pixel_labels
 from wsol_jax.data import splits
 
 File = pathlib.Path | io.BytesIO
 Shape = tuple[int, int]  # height and width
+
+DEEP = re.compile(r"(RGB|LA)\w*;16")  # stored pixels of which Pillow reads the upper eight bits
+LOSSY = ("JPEG", "MPO", "JPEG2000")
+ORIENTATION = ExifTags.Base.Orientation
 
 Image.MAX_IMAGE_PIXELS = None  # images of tissue are large, and the user's own
 
@@ -50,11 +55,11 @@ def read_image(image: File) -> Image.Image:
     """A picture in RGB, white where it is transparent, as a slide is where nothing was scanned.
 
     Raises:
-      ValueError: it cannot be decoded, or has one channel of 16 or 32 bits, of whose range only its
+      ValueError: it cannot be decoded, or has channels of 16 or 32 bits, of whose range only its
         writer knows which part is white.
     """
-    opened = _decoded(image)
-    if opened.mode.startswith(("I", "F")):
+    opened, stored = _decoded(image)
+    if opened.mode.startswith(("I", "F")) or DEEP.search(stored):
         raise ValueError(
             f"image {image} has colour mode {opened.mode}, numbers of 16 or 32 bits; expected 8 "
             "bits a channel: scale it to 0 ... 255 and save it again"
@@ -66,10 +71,16 @@ def read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
     """A mask of instance numbers, 0 where there is none.
 
     Raises:
-      ValueError: it cannot be decoded, holds colours, or a palette whose number 0 is its white and
-        whose objects are black: software that reduces a drawn mask to a palette numbers it so.
+      ValueError: it cannot be decoded, is compressed with loss, holds colours, or a palette whose
+        number 0 is no black while an object is: software that reduces a drawn mask to a palette
+        numbers it so.
     """
-    opened = _decoded(mask)
+    opened, _ = _decoded(mask)
+    if opened.format in LOSSY or "jpeg" in str(opened.info.get("compression")):
+        raise ValueError(
+            f"mask {mask} is compressed as a {opened.format} with loss, whose noise would be taken "
+            "for objects; expected a PNG, TIFF or BMP file without"
+        )
     if opened.mode not in ("1", "L", "P"):
         raise ValueError(
             f"mask {mask} has colour mode {opened.mode}; expected one 8-bit channel that holds the "
@@ -79,9 +90,9 @@ def read_mask(mask: File) -> UInt8[np.ndarray, "H W"]:
     if opened.mode == "P":
         palette = np.asarray(opened.getpalette("RGB")).reshape(-1, 3)
         others = palette[[n for n in np.unique(numbers) if 0 < n < len(palette)]]
-        if np.all(palette[0] == 255) and np.any(np.all(others == 0, axis=1)):
+        if np.any(palette[0] != 0) and np.any(np.all(others == 0, axis=1)):
             raise ValueError(
-                f"mask {mask} has a palette in which number 0, for no object, is white, and an "
+                f"mask {mask} has a palette in which number 0, for no object, is a colour, and an "
                 "object black; expected the reverse: save it as 8-bit grey, 0 for none"
             )
     return numbers
@@ -94,9 +105,10 @@ def over_white(picture: Image.Image) -> Image.Image:
 
 
 def size(file: File) -> tuple[int, int]:
-    """Width and height of a picture, from its header alone."""
+    """Width and height of a picture as it is to be seen, from its header alone."""
     with readable(file), Image.open(file) as picture:
-        return picture.size
+        sideways = picture.format != "TIFF" and picture.getexif().get(ORIENTATION, 1) > 4
+        return picture.size[::-1] if sideways else picture.size
 
 
 def resize(
@@ -142,7 +154,13 @@ def _nearest(source: int, target: int) -> Int[np.ndarray, "t"]:
     return np.minimum(np.floor(np.arange(target) * (1 / (target / source))), source - 1).astype(int)
 
 
-def _decoded(file: File) -> Image.Image:
-    with readable(file), Image.open(file) as picture:
+def _decoded(file: File) -> tuple[Image.Image, str]:
+    """A picture as it is to be seen, turned as its camera says, and how its pixels are stored."""
+    # Of a named file Pillow maps pixels into memory, and of a turned TIFF in the wrong shape.
+    named = isinstance(file, pathlib.Path)
+    with readable(file), file.open("rb") if named else file as stream:
+        picture = Image.open(stream)
+        stored = str([arguments for *_, arguments in picture.tile])
         picture.load()
-    return picture
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture, stored
