@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from wsol_jax import identity, logbook, map_kinds, run_files
 from wsol_jax.map_kinds import MapKind
-from wsol_jax.run_files import Run
+from wsol_jax.run_files import Run, at
 
 FILES = ("config.json", "record.json", "metrics.json")
 PLACES = tuple(f"baseline.{option}" for option in identity.ORIGINS)  # of a baseline per seed
@@ -129,7 +129,7 @@ def rows(runs: list[Run], metric: str) -> Iterator[tuple[str, ...]]:
             elsewhere = kind.phase == "baseline" and run.config["baseline"]["workdir"]
             if not elsewhere:
                 name = run.metrics["name"], f"{kind.phase}: {kind.name}"
-                found[name].append((kind, gain(kind, kinds[0], run)))
+                found[name].append((kind, gain(kind, kinds, run)))
     columns = {"pxap": of_pxap, "dice": of_dice}[metric]
     header = ("run", "map", "seeds", *HEADERS[metric])
     yield from (header, ("---",) * len(header))
@@ -137,13 +137,18 @@ def rows(runs: list[Run], metric: str) -> Iterator[tuple[str, ...]]:
         yield (*name, str(len(entries)), *columns(*zip(*entries, strict=True)))
 
 
-def gain(kind: MapKind, first: MapKind, run: Run) -> float | None:
-    """B-LOC PxAP of a second phase over the map that gave its seeds, if that is the run's own."""
-    if first.phase != "baseline" or kind.phase == "baseline" or kind.metric != "pxap":
+def gain(kind: MapKind, kinds: list[MapKind], run: Run) -> float | None:
+    """B-LOC PxAP of a second phase over that before it, if that is the run's own.
+
+    The map before is that of the same name or, where there is none, the one that gave the seeds.
+    """
+    if kind.phase == "baseline" or kind.metric != "pxap":
         return None
-    if first.name != run.config["baseline"]["cam"] or run.config["baseline"]["cam_workdir"]:
+    before = {k.name: k for k in kinds if k.phase == "baseline"}
+    taught = before.get(at(run.config, "baseline", "cam"))
+    if taught is None or run.config["baseline"]["cam_workdir"]:
         return None
-    scores = [one.scores_at("b_loc")["pxap"] for one in (kind, first)]
+    scores = [k.scores_at("b_loc")["pxap"] for k in (kind, before.get(kind.name, taught))]
     return None if None in scores else scores[0] - scores[1]
 
 
@@ -168,10 +173,13 @@ def of_dice(kinds: tuple[MapKind, ...], _: tuple[None, ...]) -> list[str]:
 
 
 def floors(runs: list[Run]) -> list[str]:
-    """What maps score that have learnt nothing, as one list."""
-    names = runs[0].metrics["floors"]
-    found = {name: [run.metrics["floors"][name] for run in runs] for name in names}
-    lines = [f"- {name.replace('_', ' ')}: {spread(values)}" for name, values in found.items()]
+    """What maps score that have learnt nothing, as one list: the features' by their encoder."""
+    found = collections.defaultdict(list)
+    for run in runs:
+        for name, value in run.metrics["floors"].items():
+            encoder = f" of {run.config['backbone']['name']}" * (name == "mean_feature_map")
+            found[f"{name.replace('_', ' ')}{encoder}"].append(value)
+    lines = [f"- {name}: {spread(values)}" for name, values in sorted(found.items())]
     return ["\n".join(lines)] if lines else []
 
 

@@ -128,6 +128,31 @@ def test_phases_and_maps_judged_by_dice_are_no_seeds(tmp_path, collect):
     assert "pixelcam: layer_cam | 1 | 80.0 | 80.0 | 2.5 |" in text
 
 
+def test_floors_are_of_an_encoder_and_gains_of_a_map(tmp_path, collect):
+    runs = [write_run(tmp_path / f"run{i}", seed=i, pxap=70.0) for i in (0, 1)]
+    for run, encoder, floor in zip(runs, ("resnet50", "vgg16"), (55.0, 45.0), strict=True):
+        config, metrics = (
+            json.loads((run / f"{n}.json").read_text()) for n in ("config", "metrics")
+        )
+        config |= {"backbone": {"name": encoder}, "name": encoder}
+        config["baseline"] = {"method": {"name": "classifier"}, "cam": "layer_cam", "workdir": ""}
+        config["baseline"]["cam_workdir"] = ""
+        metrics |= {"name": encoder, "floors": {"constant_map": 51.5, "mean_feature_map": floor}}
+        scores = {"baseline": (60.0, 65.0), "classifier": (61.0, 67.0)}
+        for phase, values in scores.items():
+            maps = zip(("layer_cam", "grad_cam_pp"), values, strict=True)
+            metrics["phases"][phase] = {
+                "maps": {name: {"b_loc": {"test": {"pxap": value}}} for name, value in maps}
+            }
+        (run / "config.json").write_text(json.dumps(config))
+        (run / "metrics.json").write_text(json.dumps(metrics))
+    collect(*runs, "--output", tmp_path / "results")
+    text = (tmp_path / "results" / "README.md").read_text()
+    assert "- mean feature map of resnet50: 55.0\n- mean feature map of vgg16: 45.0" in text
+    assert "classifier: layer_cam | 1 | 61.0 | 1.0 |" in text
+    assert "classifier: grad_cam_pp | 1 | 67.0 | 2.0 |" in text  # not 7
+
+
 def test_a_run_without_pixel_labels(tmp_path, collect):
     run = write_run(tmp_path / "run", seed=0, pxap=0.0)
     metrics = json.loads((run / "metrics.json").read_text())

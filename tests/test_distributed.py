@@ -304,3 +304,12 @@ def test_the_launcher_ends_with_what_it_started(tmp_path, status, seconds, expec
     assert "[1] called with -u -m wsol_jax.main --coordinator=127.0.0.1:" in done.stdout
     assert done.stdout.count("--processes=2 --process=") == 2
     assert done.stdout.count("--config=a.py") == 2
+
+
+def test_of_a_cluster_jax_finds_out_itself(monkeypatch):
+    told = []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: told.append(setting))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: told.append((a, k)))
+    distributed.join(None, None, None, cluster=True)
+    seconds = {"shutdown_timeout_seconds": distributed.SHUTDOWN_SECONDS}
+    assert told == [("jax_enable_preemption_service", False), ((), seconds)]

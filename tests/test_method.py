@@ -1,12 +1,14 @@
 """Methods: found by name, build, localize within [0, 1]; and the rules of PixelCAM's pixel term."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import BATCH, MAXMIN, METHODS, SIZE, batch, initialize, shapes, small_method
+from small import BATCH, MAXMIN, METHODS, SIZE, batch, initialize, shapes, small_method, tiny_method
 
-from wsol_jax import augment, heads, method, parallel
+from wsol_jax import augment, heads, method, parallel, pixel_labels, seeds
 from wsol_jax.backbones import resnet, vit
 
 
@@ -208,3 +210,39 @@ def test_a_unet_learns_nothing_of_pixels_without_labels():
     assert float(loss(logits)) == pytest.approx(
         float(np.mean(expected[np.asarray(batch["mask"]) != 255])), rel=1e-6
     )
+
+
+def test_dropout_reaches_the_image_head_alone():
+    built, image = small_method("pixelcam", pixel_head="linear"), batch(0)["image"] / 255
+    variables, keys = (
+        initialize(built, image.shape[1]),
+        jax.random.split(jax.random.key(0), len(image)),
+    )
+
+    def outputs(dropout):
+        model = built.model.clone(dropout=dropout)
+        apply = functools.partial(model.apply, keys=keys, train=True, mutable=["batch_stats"])
+        return jax.jit(apply)(variables, jnp.asarray(image, jnp.float32))[0]
+
+    dropped, whole = outputs(0.5), outputs(0.0)
+    np.testing.assert_array_equal(dropped["pixel_logits"], whole["pixel_logits"])
+    assert not np.allclose(dropped["logits"], whole["logits"])
+
+
+@pytest.mark.parametrize("negatives", seeds.NEGATIVES)
+def test_what_images_of_class_0_teach_a_decoder(negatives):
+    options = {"negatives": negatives, "foreground": 2, "background": 2, "fraction": 0.5}
+    given = {k: jnp.asarray(v) for k, v in batch(0).items()}
+    given["cam"] = jnp.asarray(np.random.default_rng(0).random((len(given["label"]), 32, 32)))
+    keys = jax.random.split(jax.random.key(0), len(given["label"]))
+    counts = []
+    for dilation in (1, 3):
+        built = tiny_method("negev", dilation=dilation, channels=(8, 4), **options)
+        target = np.asarray(jax.jit(built.prepare)(given, keys)["target"])
+        known = target != pixel_labels.UNANNOTATED
+        taught = np.asarray(given["valid"] & ((given["label"] > 0) | (negatives == "foreground")))
+        assert not known[~taught].any()
+        assert known[taught].any((1, 2)).all()
+        counts.append(known.sum())
+    assert counts[0] == 4 * taught.sum()
+    assert counts[1] > 4 * counts[0]

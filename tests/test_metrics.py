@@ -256,5 +256,7 @@ def test_dice_does_not_see_batches_padding_or_unannotated_pixels():
 def test_dice_refuses_scores_that_are_none(value):
     scores, truth, _ = maps(1)
     scores[0, 0, 0], truth[0, 0, 0] = value, 1
-    with pytest.raises(FloatingPointError, match=r"1 of \d+ pixels cannot be counted: expected scores in"):
+    with pytest.raises(
+        FloatingPointError, match=r"1 of \d+ pixels cannot be counted: expected scores in"
+    ):
         dice(scores, truth).compute()

@@ -3,12 +3,15 @@
 import csv
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
 from PIL import Image
 
-from wsol_jax import experiment, predict, train
+from wsol_jax import augment, evaluate, experiment, predict, train
+from wsol_jax import trained as training
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,30 @@ def test_the_table_holds_what_is_mapped_when_a_command_breaks_off(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_the_first_map_of_the_config_is_predicted(trained):
+    config = small.small_config("classifier")
+    assert predict.localizer(config, trained, "last").origin.startswith("cam at step")
+    config.method.readouts = ("layer_cam", "cam")
+    assert predict.localizer(config, trained, "last").origin.startswith("layer_cam at step")
+
+
 def test_without_a_run(images, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoints under"):
         run(tmp_path / "nothing", images, tmp_path / "out")
+
+
+def test_what_is_written_is_what_the_model_makes_of_the_image(trained, images, tmp_path):
+    rows = run(trained, images, tmp_path / "out")
+    config = small.small_config("classifier")
+    phase = training.phase(config, trained, "classifier")
+    variables = phase.best.variables(phase.best.step("b_loc", "cam"), phase.like)
+    image = np.stack([read(images / "b.tif")] * 3, axis=-1)  # of the size that is evaluated
+    view = augment.eval_view({"image": jnp.asarray(image[None])})["image"]
+    logits, maps = phase.method.localize(variables, view)
+    expected = np.asarray(evaluate.to_size(maps["cam"], image.shape[:2]))[0]
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "b.npy"), expected, atol=1e-4)
+    assert expected.std() > 0.05
+    (row,) = [row for row in rows if row["image"] == "b.tif"]
+    assert row["class"] == int(np.argmax(logits))
+    assert row["probability"] == pytest.approx(float(jax.nn.softmax(logits).max()), abs=1e-4)
+    assert row["foreground"] == pytest.approx(np.mean(expected >= row["threshold"]), abs=0.01)

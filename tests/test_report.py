@@ -7,12 +7,13 @@ import json
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 from small_run import PHASES, RATES, fabricate
 
-from wsol_jax import figures, published, report
+from wsol_jax import figures, map_kinds, published, report, run_files
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 VOID = {"meta", "img", "source", "br"}
@@ -232,25 +233,45 @@ def test_a_control_is_compared_with_the_map_that_it_began_from(tmp_path):
 
     change(tmp_path / "metrics.json", judged_by_another)
     words = " ".join(page_of(tmp_path).text.split())
-    assert "LayerCAM raises the PxAP of LayerCAM from 70.0 to 72.0 (+2.0)" in words
+    headline = (
+        "LayerCAM (classifier) raises the PxAP of LayerCAM (baseline) from 70.0 to 72.0 (+2.0)"
+    )
+    assert headline in words
+    run = run_files.read(tmp_path)
+    drawn = {f"map_{phase}_grad_cam_pp": run.gallery[f"map_{phase}_layer_cam"] for phase in phases}
+    np.savez(tmp_path / "gallery.npz", **run.gallery, **drawn)
+    run = run_files.read(tmp_path)
+    (first, *_) = report._gallery(run, map_kinds.of_run(run))
+    maps = [f"{name} ({phase})" for phase in phases for name in ("LayerCAM", "Grad-CAM++")]
+    assert [title for title in first["panels"] if title in maps] == maps
     assert "Published:" not in words  # no paper has a control
 
 
-@pytest.mark.parametrize("setting", ["name", "cam_workdir"])
+@pytest.mark.parametrize("setting", ["name", "cam_workdir", "cam_checkpoint", "pixel_weight"])
 def test_settings_of_ablations_stand_beside_no_number_of_the_main_table(tmp_path, setting):
     fabricate(tmp_path)
 
     def changed(config):
         if setting == "name":
             config["name"] = "paper/table17/glas/layer_cam+pixelcam,lambda=0.001"
+        elif setting == "pixel_weight":
+            config["method"]["pixel_weight"] = 0.001
         else:
-            config["baseline"]["cam_workdir"] = "runs/teacher"
+            config["baseline"][setting] = "b_cl"
 
     change(tmp_path / "config.json", changed)
     page = page_of(tmp_path)
     assert "Published: " not in page.text
     assert page.row("published")[1] == "75.1"  # of the baseline
     assert "83.6" not in page.text
+
+
+def test_other_folds_stand_beside_no_published_number(tmp_path):
+    fabricate(tmp_path)
+    change(tmp_path / "config.json", lambda config: config["data"].update(fold=3))
+    page = page_of(tmp_path)
+    assert "Published: " not in page.text
+    assert "75.1" not in page.text
 
 
 def test_every_kind_of_map_has_a_colour(tmp_path):

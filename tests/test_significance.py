@@ -57,16 +57,15 @@ def test_t_test_equals_scipys(first, second):
     assert (swapped.t, swapped.p, swapped.effect) == (-found.t, found.p, -found.effect)
 
 
-def test_interval_of_the_difference_of_means_is_scipys_bootstrap():
-    random = np.random.default_rng(0)
-    groups = random.normal(80, 3, 40), random.normal(70, 4, 30)
-    found = significance.t_test(*(group.tolist() for group in groups)).difference
-
-    def difference(first, second, axis):
-        return first.mean(axis=axis) - second.mean(axis=axis)
-
-    expected = stats.bootstrap(groups, difference, method="percentile", rng=1).confidence_interval
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.15)
+@pytest.mark.parametrize(("first", "second"), [(15, 15), (2, 2), (3, 9)])
+def test_interval_of_the_difference_of_means_is_scipys(first, second):
+    random = np.random.default_rng(second)
+    groups = random.normal(80, 3, first).tolist(), random.normal(75, 4, second).tolist()
+    found = significance.t_test(*groups)
+    expected = stats.ttest_ind(*groups).confidence_interval(significance.LEVEL)
+    interval = found.difference.low, found.difference.high
+    assert interval == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert (interval[0] <= 0 <= interval[1]) == (found.p >= 1 - significance.LEVEL)
 
 
 @pytest.mark.parametrize(

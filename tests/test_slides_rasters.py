@@ -101,3 +101,11 @@ def test_near_holds_for_all_that_touch():
     for offset, expected in [(0, True), (99, True), (250, False), (-110, False)]:
         square = np.array([(0, 0), (10, 0), (10, 10)], float) + 100 + offset
         assert rasters.near(square, window) == expected
+
+
+def test_vertices_of_a_drawing_are_rounded_to_whole_pixels():
+    shape, window = np.array([(2.6, 2.6), (6.6, 2.6), (6.4, 6.6), (2.6, 6.4)]), (0, 0, 12, 12)
+    frame = rasters.Window(*window)
+    drawn = rasters.drawing(shape, frame)
+    np.testing.assert_array_equal(drawn, rasters.drawing(np.rint(shape), frame))
+    assert np.any(drawn != rasters.drawing(np.floor(shape), frame))

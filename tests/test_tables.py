@@ -1,15 +1,18 @@
 """A table plans what it lacks, trains that, survives being stopped, and says what it is made of."""
 
 import csv
+import io
 import json
 import logging
 import math
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
 import small
+import small_run
 from ml_collections import ConfigDict
 from PIL import Image
 from scipy import stats
@@ -17,7 +20,7 @@ from scipy import stats
 from configs import common
 from configs import tables as configs
 from wsol_jax import experiment, logbook, published, run_files, train, trained, transfer
-from wsol_jax.papers import cells, plan, tables, typeset
+from wsol_jax.papers import cells, galleries, plan, tables, typeset
 
 DASH = "\N{EN DASH}"
 ROWS = ("wildcat", "foreground")  # of max-min's Table 4, whose numbers are those of a Dice
@@ -418,3 +421,33 @@ def test_all_ones_is_a_floor_of_every_run(written, monkeypatch):
     share = masks.mean((1, 2))
     assert found["f1_foreground"].mean == pytest.approx(100 * np.mean(2 * share / (1 + share)))
     assert (found["f1_background"].values, found["error"].values) == ((0.0,), ())
+
+
+def test_maps_of_images_of_another_size_are_left_out():
+    random, rows = np.random.default_rng(0), {}
+    for title, size in (("first", 32), ("second", 32), ("smaller", 16)):
+        gallery = small_run.gallery_of(random, small_run.PHASES, size)
+        rows[title] = (gallery, gallery["map_pixelcam_pixelcam"].astype(np.float32))
+    with Image.open(io.BytesIO(galleries._drawn(rows))) as image:
+        assert image.size[0] == pytest.approx(230 * 4, abs=2)  # image, truth and two maps
+
+
+def test_every_quantity_is_what_it_is_called():
+    test = {"pxap": 1.0, "accuracy": 98.0, "separability": {"0": 3.0, "1": 4.0, "all": 5.0}}
+    test["at_best_test_threshold"] = {"tp": 6.0, "fn": 7.0, "tn": 8.0, "fp": 9.0}
+    test["at_validation_threshold"] = dict.fromkeys(("tp", "fn", "tn", "fp"), 0.0)
+    config = small.small_config()
+    need = types.SimpleNamespace(name="pixelcam", target=None, config=config)
+    found = types.SimpleNamespace(maps={"pixelcam": {"b_loc": {"test": test}}})
+    quantities = ("pxap", "error", "j_benign", "j_malignant", "j_metastatic", "j_all")
+    quantities += ("tp", "fn", "tn", "fp")
+    scores = [cells._score(need, found, quantity) for quantity in quantities]
+    assert scores == [1, 2, 3, 4, 4, 5, 6, 7, 8, 9]
+
+
+def test_encoders_of_a_table_are_set_once_for_all_its_runs(tmp_path, monkeypatch):
+    use_small_data(monkeypatch)
+    config = tiny_table(tmp_path)
+    config.encoders.double_conv.weights.source = "mine.npz"
+    found = {need.config.weights.source for need in plan.needs(config)}
+    assert found == {"mine.npz"}

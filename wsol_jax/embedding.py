@@ -45,16 +45,18 @@ def run(config: Any, workdir: pathlib.Path, images: Sequence[str] = ()) -> pathl
     """
     require_manifold()
     phase = trained.phase(config, workdir, config.method.name)
-    step = phase.best.step(phase.checkpoint, phase.best.maps()[0])
+    name = experiment.map_names(config.method)[0]
+    step = phase.best.step(phase.checkpoint, name)
     test = experiment.open_split(config, "test")
-    batches = [example(test, name) for name in images or (None,)]
+    batches = [example(test, image) for image in images or (None,)]
     variables = phase.best.variables(step, phase.like)
     embedded = {}
     for batch in batches:
         features, truth, logits = pixels(phase.method, variables, batch)
         place = embed(features, config.seed)
         embedded[test.names[batch["index"][0]]] = figures.Embedded(place, truth == 1, logits)
-    title = f"epoch {phase.best.epoch(step)}, {wording.name_of(phase.checkpoint)}"
+    chosen = f"{wording.name_of(phase.checkpoint)} of {wording.name_of(name)}"
+    title = f"epoch {phase.best.epoch(step)}, {chosen}"
     figure = figures.embedding_figure(embedded, title=title)
     path = workdir / "embedding.svg"
     files.write_text(path, figure.decode())

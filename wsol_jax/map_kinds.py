@@ -1,9 +1,10 @@
 """Every kind of map that a run makes, with its results beside the published ones."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wsol_jax import published, wording
+from wsol_jax import method, published, wording
 from wsol_jax.run_files import Run, at
 
 SCORES = {  # by metric: what is reported of every checkpoint, the foremost first
@@ -12,6 +13,13 @@ SCORES = {  # by metric: what is reported of every checkpoint, the foremost firs
 }
 VALIDATION = {"pxap": "PxAP", "dice": "Dice"}
 MAPS = "valpx/{metric}/"  # in a history, followed by the name of the map
+# Of the second phases of the main results: what they begin from, and the keywords in which they
+# differ by data set and encoder.
+ORIGIN = {"cam_checkpoint": "b_loc", "weights_checkpoint": "b_cl", "cam_workdir": ""}
+FREE = {
+    "pixelcam": ("dropout", "negatives", "seed_grid"),
+    "negev": ("negatives", "channels", "centre"),
+}
 
 
 class MapKind(NamedTuple):
@@ -68,16 +76,20 @@ class MapKind(NamedTuple):
 def of_run(run: Run) -> list[MapKind]:
     """Every kind of map with test results or, while there are none, with a history.
 
-    Of a baseline's maps the one that gave the seeds comes first: the gain is over it.
+    Of a baseline's maps the one that gave the seeds comes first, for the gain is over it; else they
+    are in the order of the config. Titles of two phases that are alike say the phase.
     """
     kinds, origin, metric = [], at(run.config, "baseline", "cam"), metric_of(run)
     prefix = MAPS.format(metric=metric)
-    for phase, method in run.phases.items():
+    for phase, made_by in run.phases.items():
         tested = at(run.metrics, "phases", phase, "maps") or {}
         history = run.histories[phase]
         keys = [key for row in history[:1] for key in row if key.startswith(prefix)]
         names = dict.fromkeys([*tested, *(key.removeprefix(prefix) for key in keys)])
-        for name in sorted(names, key=lambda name: name != origin):
+        section = run.config["baseline"] if phase == "baseline" else run.config
+        order = [origin, *(at(section, "method", "readouts") or ())]
+        names = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+        for name in names:
             rows = [
                 {
                     "epoch": row["epoch"],
@@ -86,11 +98,15 @@ def of_run(run: Run) -> list[MapKind]:
                 }
                 for row in history
             ]
-            row = _published(run.config, phase, method, name)
+            row = _published(run.config, phase, made_by, name)
             known = (tested.get(name, {}), row, rows, metric)
             title = wording.name_of(_own_row(run.config, name) or name)
             kinds.append(MapKind(len(kinds), phase, name, title, *known))
-    return kinds
+    counts = collections.Counter(kind.title for kind in kinds)
+    return [
+        kind._replace(title=f"{kind.title} ({kind.phase})") if counts[kind.title] > 1 else kind
+        for kind in kinds
+    ]
 
 
 def metric_of(run: Run) -> str:
@@ -111,18 +127,24 @@ def _own_row(config: Mapping[str, Any], name: str) -> str:
     return config.get("published", "") if name == first else ""
 
 
-def _published(config: Mapping[str, Any], phase: str, method: str, name: str) -> dict[str, float]:
-    """The papers' numbers for the maps called `name` that a method makes.
+def _as_published(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a second phase is set as those of the main results are."""
+    if name not in FREE or "," in config.get("name", ""):
+        return False
+    origin = {key: at(config, "baseline", key) for key in ORIGIN}
+    usual = {**ORIGIN, **method.defaults(name)}
+    given = {**usual, **{k: v for k, v in origin.items() if v is not None}, **config["method"]}
+    return all(given[key] == value for key, value in usual.items() if key not in FREE[name])
 
-    A config may name its row itself, under "published". Settings of an ablation, CAMs of another
-    run and controls stand beside no number of the main results.
+
+def _published(config: Mapping[str, Any], phase: str, made_by: str, name: str) -> dict[str, float]:
+    """The papers' numbers for the maps called `name` that the method `made_by` makes.
+
+    A config may name its row itself, under "published". Other folds, settings of an ablation, CAMs
+    of another run or checkpoint and controls stand beside no number of the main results.
     """
     second = bool(config.get("baseline")) and phase != "baseline"
-    if second and (
-        method not in ("pixelcam", "negev")
-        or "," in config.get("name", "")
-        or at(config, "baseline", "cam_workdir")
-    ):
+    if at(config, "data", "fold") or (second and not _as_published(config, made_by)):
         return {}
     data = at(config, "data", "name") or ""
     own = _own_row(config, name)
@@ -133,4 +155,5 @@ def _published(config: Mapping[str, Any], phase: str, method: str, name: str) ->
         "backbone": backbone_of(config),
         "method": (at(config, "baseline", "cam") or "") if second else name,
     }
-    return published.lookup(**row, pixelcam=method == "pixelcam", negev=method == "negev") or {}
+    on_top = {name: made_by == name for name in FREE}
+    return published.lookup(**row, **on_top) or {}

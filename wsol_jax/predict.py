@@ -109,7 +109,7 @@ def localizer(config: Any, workdir: pathlib.Path, checkpoint: str = "") -> Local
       ValueError: the run chose no such checkpoint, or is not trained to its end.
     """
     phase = trained.phase(config, workdir, config.method.name)
-    best, method, name = phase.best, phase.method, phase.best.maps()[0]
+    best, method, (name, *_) = phase.best, phase.method, experiment.map_names(config.method)
     checkpoint = checkpoint or phase.checkpoint
     step = best.step(checkpoint, name)
 

@@ -107,7 +107,7 @@ def contents(run: Run) -> dict[str, Any]:
 
 
 def _headline(kinds: Sequence[MapKind], metric: str) -> str:
-    """The gain of the last phase over the first or, of a single phase, its best map's scores."""
+    """The gain of the last phase over the first or, of a single phase, its scores."""
     headed = _headed(kinds, metric)
     if not headed:
         known = [kind for kind in kinds if wording.is_number(kind.scores.get("accuracy"))]
@@ -130,15 +130,11 @@ def _headline(kinds: Sequence[MapKind], metric: str) -> str:
 
 
 def _headed(kinds: Sequence[MapKind], metric: str) -> list[MapKind]:
-    """The maps that the headline is of: of two phases the first of each, of one its best."""
+    """The maps that the headline is of: the first of each phase, of the last alone with Dice."""
     scored = [kind for kind in kinds if wording.is_number(kind.score)]
     phases = {kind.phase: kind for kind in reversed(scored)}  # the first of a phase stays
     first_of_each = [kind for kind in scored if phases[kind.phase] is kind]
-    if metric == "dice":
-        return scored[-1:]
-    if len(first_of_each) == 1:
-        return [max(scored, key=lambda kind: kind.score)]
-    return first_of_each
+    return first_of_each[-1:] if metric == "dice" else first_of_each
 
 
 def _missing(run: Run) -> list[str]:

@@ -123,13 +123,11 @@ def _figure(rows: Sequence[Mapping[str, Any]], run: run_files.Run) -> bytes:
     """A panel for each quantity, a line for each map of each phase, in the report's colours."""
     metric, scored, panels = map_kinds.metric_of(run), rows[0]["scores"], {}
     kinds = [kind for kind in map_kinds.of_run(run) if kind.name in scored.get(kind.phase, ())]
-    titles = [kind.title for kind in kinds]
     for key, panel in ((metric, map_kinds.VALIDATION[metric]), ("accuracy", "accuracy")):
         lines = []
         for kind in kinds:
             values = [row["scores"][kind.phase][kind.name][key] for row in rows]
-            label = kind.title + f" ({kind.phase})" * (titles.count(kind.title) > 1)
-            lines.append(figures.Line(kind.place, label, values))
+            lines.append(figures.Line(kind.place, kind.title, values))
         panels[panel] = [line for line in lines if None not in line.values]
     distances = [row["distance"] for row in rows]
     return figures.shift_figure(distances, {k: v for k, v in panels.items() if v})

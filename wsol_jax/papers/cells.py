@@ -92,7 +92,8 @@ def _tested(cell, needed, at_hand):
     counts = " against ".join(str(len(group)) for group in groups)
     tested = (
         f"{cell.row}, {cell.data}: {counts} runs; PxAP {test.difference.value:+.1f} "
-        f"[{test.difference.low:+.1f}, {test.difference.high:+.1f}], Cohen's d {test.effect:.1f}"
+        f"(95 %: {test.difference.low:+.1f} to {test.difference.high:+.1f}), Cohen's d "
+        f"{test.effect:.1f}"
     )
     return cell._replace(
         values=(getattr(test, cell.quantity),),

@@ -31,7 +31,11 @@ def _drawn(rows):
     """The rows whose runs keep the images that the first one keeps, which are all as a rule."""
     (gallery, _), *_ = rows.values()
     names = gallery["name"]
-    alike = {title: maps for title, (g, maps) in rows.items() if np.array_equal(g["name"], names)}
+    alike = {
+        title: maps
+        for title, (other, maps) in rows.items()
+        if np.array_equal(other["name"], names) and other["mask"].shape == gallery["mask"].shape
+    }
     examples = [
         visualize.Example(
             str(name),
