@@ -1,5 +1,6 @@
 """Import of checkpoints: strict, by name, folded normalisation included."""
 
+import json
 import re
 
 import flax.traverse_util
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import small
 from golden_cases import draw
 
 from wsol_jax import batch_norm, experiment
@@ -259,3 +261,39 @@ def test_after_recalibration_training_starts_level(folded):
     )
     raw, _ = SMALL.apply(folded, IMAGES, train=True, mutable=["batch_stats"])
     assert np.abs(raw[-1] - evaluated).max() > 0.1 * np.abs(evaluated).max()
+
+
+@pytest.mark.parametrize(
+    ("said", "warnings"),
+    [
+        ({"architecture": "resnet18", "pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}, []),
+        ({"architecture": "resnetaa18"}, ["is a resnetaa18, which has the tensors of a resnet18"]),
+        (
+            {"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
+            ["mean='(0.5, 0.5, 0.5)' --config.weights.std='(0.5, 0.5, 0.5)', and has"],
+        ),
+        ("no JSON", []),
+        (None, []),
+    ],
+)
+def test_other_architectures_and_inputs_are_warned_of(
+    tmp_path, monkeypatch, caplog, said, warnings
+):
+    config = small.small_config("classifier")
+    tensors = small.encoder_tensors(config)
+
+    def download(repository, name):
+        assert (repository, name) == ("timm/some.tag", "config.json")
+        if said is None:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+        (tmp_path / name).write_text(said if isinstance(said, str) else json.dumps(said))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(weights, "load", lambda source: dict(tensors))
+    config.weights.source = "timm/some.tag"
+    built = experiment.build(config, config.method)
+    experiment.pretrained(config, built, small.small_data())
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == len(warnings)
+    assert all(part in message for part, message in zip(warnings, told, strict=True))

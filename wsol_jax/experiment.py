@@ -215,6 +215,7 @@ def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dic
             f"the checkpoint {source} does not fit the backbone {config.backbone.name!r}, see "
             f"--config.backbone.name= and --config.weights.source=; {error}"
         ) from error
+    _warn_of_others(config, weights.described(source))
     folded = weights.is_folded(encoder)
     facts = {"source": name, "digest": digest, "folded": folded, **options}
     if folded and recalibrate:
@@ -278,6 +279,24 @@ def _require_object(config, name, split):
         raise ValueError(
             f"the masks of the {split.size} images of {name!r} show no object; expected one in "
             "some, or no masks, so that images are not scored by pixels"
+        )
+
+
+def _warn_of_others(config, said):
+    """Of a checkpoint that fits, but is of another architecture or another input, by its makers."""
+    source, encoder = config.weights.source, config.backbone.name
+    if said.get("architecture", encoder) != encoder:
+        logging.warning(
+            "%s is a %s, which has the tensors of a %s and may compute something else",
+            *(source, said["architecture"], encoder),
+        )
+    given = {key: [*config.weights[key]] for key in ("mean", "std")}
+    wanted = {key: said.get(key, value) for key, value in given.items()}
+    if encoder != "inception_v3" and wanted != given:  # its papers take ImageNet's all the same
+        logging.warning(
+            "%s is of images of another mean and deviation; it expects --config.weights.mean='%s' "
+            "--config.weights.std='%s', and has %s and %s",
+            *(source, *(tuple(wanted[key]) for key in wanted), *(tuple(given[k]) for k in given)),
         )
 
 

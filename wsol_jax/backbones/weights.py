@@ -6,6 +6,7 @@ modules here carry PyTorch's names, so one rule translates them all.
 """
 
 import hashlib
+import json
 import math
 import pathlib
 import re
@@ -21,6 +22,7 @@ import numpy as np
 from wsol_jax import ops
 
 Variables = Mapping[str, Any]
+HUB = r"([\w.-]+/[\w.-]+)(?::(.+))?"  # owner/model, or owner/model:file
 LISTED = 12  # names of each kind in an error message
 _FOLDED_VARIANCE = 1e-3  # how far the variance of an identity normalisation may be from 1
 
@@ -54,6 +56,26 @@ def load(source: str) -> dict[str, np.ndarray]:
             f"({error}); fetch it again"
         ) from error
     return {name.removeprefix("module."): _float32(value) for name, value in tensors.items()}
+
+
+def described(source: str) -> dict[str, Any]:
+    """What timm says of a checkpoint on the hub: its architecture, mean and std of its input.
+
+    Nothing, where the source is a file, or the hub says nothing or cannot be reached.
+    """
+    match = re.fullmatch(HUB, source)
+    if not match or pathlib.Path(source).is_file():
+        return {}
+    import huggingface_hub
+
+    try:
+        found = json.loads(
+            pathlib.Path(huggingface_hub.hf_hub_download(match[1], "config.json")).read_text()
+        )
+    except (OSError, ValueError, huggingface_hub.errors.EntryNotFoundError):
+        return {}
+    known = {"architecture": found.get("architecture"), **(found.get("pretrained_cfg") or {})}
+    return {key: known[key] for key in ("architecture", "mean", "std") if known.get(key)}
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -187,7 +209,7 @@ def _float32(value):  # jnp.floating has bfloat16 too
 
 
 def _download(source):
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::(.+))?", source)
+    match = re.fullmatch(HUB, source)
     is_file = source.endswith((".npz", ".safetensors")) and ":" not in source
     if not match or is_file:
         raise FileNotFoundError(
