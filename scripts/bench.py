@@ -27,7 +27,7 @@ from bench_models import begun, build, centre, opposed, random_batch, stepper, t
 from bench_slides import cutting, streaming
 from bench_timing import alone, fastest, in_turns, median_ratio, run_and_wait, ways
 
-from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics
+from wsol_jax import augment, cpu, evaluate, heads, logbook, method, metrics, train
 from wsol_jax.backbones import resnet, vit
 from wsol_jax.data import pictures, sources
 
@@ -113,7 +113,7 @@ def against_torch(options, encoder):
     built, start = build("classifier", options.size, encoder)
     batch = random_batch(count, options.size)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
-    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    variables = train.variables_of(start)
     apply = jax.jit(built.model.apply, compiler_options=cpu.compiler_options())
     pairs = {
         "forward": (
@@ -186,7 +186,7 @@ def readout(options, encoder, name, title):
     batch = random_batch(options.readout_batch, options.size)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
     made, state = build("classifier", options.size, encoder, readouts=(name,))
-    variables = {"params": opposed(state.params), "batch_stats": state.batch_stats}
+    variables = train.variables_of(state.replace(params=opposed(state.params)))
     localize = jax.jit(made.localize, compiler_options=cpu.compiler_options())
     logits, maps = jax.device_get(localize(variables, image))
     if not maps[name].any((1, 2)).all():
@@ -231,7 +231,7 @@ def maxmin(options):
         pooling = heads.build("wildcat", 2, background_row=False)
         built, start = begun(method.build(name, encoder, pooling, **keywords), crop)
         steps[row] = stepper(built, start, batch, crop)
-        variables = {"params": start.params, "batch_stats": start.batch_stats}
+        variables = train.variables_of(start)
         maps[row] = functools.partial(run_and_wait, mapper(built, mapped), variables)
     image = jax.random.normal(jax.random.key(0), (1, *seen, 3))
     whole = {row: functools.partial(call, image) for row, call in maps.items()}
@@ -263,7 +263,7 @@ def evaluation(options):
     batch = random_batch(options.readout_batch, options.size)
     truth = jnp.asarray(centre(batch, options.size, "mask"))
     valid = jnp.ones(options.readout_batch, bool)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = train.variables_of(state)
     image = augment.eval_view({"image": centre(batch, options.size)})["image"]
     localize = jax.jit(built.localize, compiler_options=cpu.compiler_options())
     low = localize(variables, image, jnp.asarray(batch["label"]))[1]["layer_cam"]

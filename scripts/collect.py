@@ -22,7 +22,6 @@ from wsol_jax.run_files import Run, at
 FILES = ("config.json", "record.json", "metrics.json")
 PLACES = tuple(f"baseline.{option}" for option in identity.ORIGINS)  # of a baseline per seed
 LEFT_OUT = ("curve", "regions", "per_image")  # of the numbers, what there is of every image
-CHECKPOINTS = ("b_loc", "b_cl", "last")
 HEADERS = {
     "pxap": ("PxAP B-LOC", "gain", "PxAP B-CL", "PxAP last", "accuracy", "paper"),
     "dice": ("F1+", "F1-", "error", "share 0 / 1", "F1+ B-LOC", "F1- B-LOC", "paper"),
@@ -154,7 +153,9 @@ def gain(kind: MapKind, kinds: list[MapKind], run: Run) -> float | None:
 
 def of_pxap(kinds: tuple[MapKind, ...], gains: tuple[float | None, ...]) -> list[str]:
     """A row's columns of `HEADERS`."""
-    pxap = [spread([kind.scores_at(key)["pxap"] for kind in kinds]) for key in CHECKPOINTS]
+    pxap = [
+        spread([kind.scores_at(key)["pxap"] for kind in kinds]) for key in map_kinds.CHECKPOINTS
+    ]
     accuracy = spread([kind.scores["accuracy"] for kind in kinds])
     paper = kinds[0].published.get("pxap")
     return [pxap[0], spread(gains), *pxap[1:], accuracy, "" if paper is None else f"{paper:.1f}"]

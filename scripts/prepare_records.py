@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--folder", required=True, help="what prepare_camelyon16.py has made of the slides")
-    add("--division", default="slide_disjoint", help=f"one of {', '.join(camelyon16.DIVISIONS)}")
+    add("--division", default=camelyon16.DISJOINT, help=f"one of {', '.join(camelyon16.DIVISIONS)}")
     add("--data_dir", help="where TFDS keeps its data (default: its own)")
     add("beam_flags", nargs="*", help="of Beam, after --")
     try:

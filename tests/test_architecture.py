@@ -17,6 +17,7 @@ LAYERS = [
     {"map_kinds"},
     {"wording", "figures"},
     {"method", "data", "checkpoint", "logbook", "visualize", "published", "run_files"},
+    {"printed"},
     {"methods"},
     {"decoder", "location"},
     {"backbones", "files", "heads", "separability"},

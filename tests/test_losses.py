@@ -135,7 +135,8 @@ def test_the_log_barrier_and_its_slope_are_continuous(t):
 
 
 def test_the_barrier_grows_steeper_up_to_a_limit():
-    found = [float(losses.barrier_t(epoch, 5.0, 1.01, 10.0)) for epoch in (0, 1, 69, 70, 400)]
+    barrier_t = losses.barrier_schedule(5.0, 1.01, 10.0)
+    found = [float(barrier_t(epoch)) for epoch in (0, 1, 69, 70, 400)]
     assert found == pytest.approx([5.0, 5.05, 5 * 1.01**69, 10.0, 10.0], rel=1e-6)
 
 

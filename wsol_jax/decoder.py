@@ -5,16 +5,16 @@ encoder several levels share a size; there the doubled map shrinks back to the l
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wsol_jax import batch_norm, convolution, ops
 from wsol_jax.backbones import double_conv, vit
 
+_conv = functools.partial(convolution.Conv, kernel_size=(3, 3), padding=1)
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 
 
@@ -110,15 +110,6 @@ def beside(encoder: nn.Module, channels: Sequence[int], centre: bool) -> nn.Modu
     if isinstance(encoder, double_conv.Pyramid):
         return DoubleConvDecoder(**options)
     return Decoder(channels, centre, **options)
-
-
-def _conv(channels, **keywords) -> Callable[[jax.Array], jax.Array]:
-    return convolution.Conv(
-        channels,
-        (3, 3),
-        padding=1,
-        **keywords,
-    )
 
 
 def _resized(x, shape):

@@ -43,7 +43,7 @@ class Scores(NamedTuple):
 class Evaluator:
     """A method compiled for evaluation, on all devices.
 
-    Maps are made for the true class, at feature resolution, and resized bilinearly to the truth.
+    Maps are made for the true class, and resized bilinearly from the method's size to the truth's.
 
     Args:
       batch_size: over all devices, rounded up to a multiple of their number. Where it would pad a
@@ -71,7 +71,7 @@ class Evaluator:
         return total
 
     def maps(self, variables: Any, split: splits.Split) -> dict[str, Maps]:
-        """Maps of every image in the order of the split, at feature resolution."""
+        """Maps of every image in the order of the split, at the size that the method gives them."""
         placed = collections.defaultdict(lambda: [None] * split.size)
         for batch in self._batches(split):
             maps, index, valid = jax.device_get(self._evaluate(variables, batch)[1:])

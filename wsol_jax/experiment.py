@@ -1,4 +1,4 @@
-"""From a config to its parts: data, method, weights. The only translation from names to objects."""
+"""From a config to its parts: data, method, weights."""
 
 import functools
 import logging
@@ -40,8 +40,7 @@ BACKBONES = {
 }
 
 
-# What an encoder is trained in; "" is the first on a CPU and the second elsewhere.
-PRECISIONS = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16), "": None}
+PRECISIONS = ("", "bfloat16", "float32")  # of training; "" is float32 on a CPU, bfloat16 elsewhere
 
 
 class Data(NamedTuple):
@@ -126,7 +125,8 @@ def build(
     choices.require("backbone", name, BACKBONES)
     choices.require("precision", config.precision, PRECISIONS)
     usual = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    dtype = PRECISIONS[config.precision or usual] if training else None
+    half = training and (config.precision or usual) == "bfloat16"
+    dtype = jnp.dtype(jnp.bfloat16) if half else None
     make = BACKBONES[name].make
     choices.require_settings("backbone", name, backbone, make())
     encoder = make(dtype=dtype, axis_name=axis, **backbone)

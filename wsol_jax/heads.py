@@ -30,7 +30,7 @@ class ClassScores(nn.Module):
     """A linear layer that scores every pixel for every class, and a pooling of the scores.
 
     With `background_row` the layer has one more output, row 0, which is never used: the published
-    parameter counts include it. Subclasses pool scores (b n k) in `pool`.
+    parameter counts include it. Subclasses pool scores (b n k) in `pool`, or are called otherwise.
     """
 
     num_classes: int
@@ -201,15 +201,15 @@ class PixelHead(nn.Module):
     ) -> Float[Array, "b h w 2"]:
         x, channels = features, features.shape[-1]
         for layer, divisor in enumerate(self.divisors):
-            x = self._convolution(x, channels // divisor, f"hidden.{layer}", self.dtype)
+            x = self._dense(x, channels // divisor, f"hidden.{layer}", self.dtype)
             x = nn.relu(
                 batch_norm.BatchNorm(axis_name=self.axis_name, name=f"norm.{layer}")(x, train)
             )
         if self.batch_norm:
             x = batch_norm.BatchNorm(axis_name=self.axis_name, name="norm")(x, train)
-        return self._convolution(ops.wide(x), 2, "output", dtype=None)
+        return self._dense(ops.wide(x), 2, "output", dtype=None)
 
-    def _convolution(self, x, channels, name, dtype):
+    def _dense(self, x, channels, name, dtype):
         uniform = _uniform(x.shape[-1])
         options = {"kernel_init": uniform, "bias_init": uniform}
         return nn.Dense(channels, dtype=dtype, **options, name=name)(x)

@@ -259,12 +259,17 @@ def _plain(config):
 
     Earlier configs had the keywords alone that were not as usual.
     """
-    source = at(config, "weights", "source")
-    found = {**config, "weights": {**config["weights"], "source": pathlib.PurePath(source).name}}
-    for section in filter(None, (found, found.get("baseline"))):
-        usual = json.loads(json.dumps(method.defaults(section["method"]["name"])))
-        section["method"] = {**usual, **section["method"]}
+    source = pathlib.PurePath(config["weights"]["source"]).name
+    found = {**_spelt_out(config), "weights": {**config["weights"], "source": source}}
+    if found.get("baseline"):
+        found["baseline"] = _spelt_out(found["baseline"])
     return found
+
+
+def _spelt_out(section):
+    """A section with all keywords of its method, as JSON has them."""
+    usual = json.loads(json.dumps(method.defaults(section["method"]["name"])))
+    return {**section, "method": {**usual, **section["method"]}}
 
 
 def _differences(old, new, prefix=""):

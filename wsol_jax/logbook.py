@@ -1,4 +1,4 @@
-"""What a run leaves to read: console lines, TensorBoard, history and the record of how it was run.
+"""What a run leaves to read: console lines, TensorBoard and the record of how it was run.
 
 TensorBoard goes through `clu.metric_writers`, which needs TensorFlow; where either is missing the
 run goes on without it.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Integer
 
-from wsol_jax import ops
+from wsol_jax import choices, ops
 
 Sum = Callable[[Float[Array, ""]], Float[Array, ""]]
 
@@ -99,11 +99,18 @@ def log_barrier(values: Float[Array, "*n"], t: Float[Array, ""] | float) -> Floa
     return jnp.where(inside, barrier, line)
 
 
-def barrier_t(
-    epoch: Integer[Array, ""] | int, t: float, growth: float, t_max: float
-) -> Float[Array, ""]:
-    """The t of `log_barrier` in an epoch, min(t growth^epoch, t_max): the barrier steepens."""
-    return jnp.minimum(t * growth ** jnp.asarray(epoch), t_max)
+def barrier_schedule(
+    t: float, growth: float, t_max: float
+) -> Callable[[Integer[Array, ""] | int], Float[Array, ""]]:
+    """Epoch -> the t of `log_barrier`, min(t growth^epoch, t_max): the barrier steepens.
+
+    Raises:
+      ValueError: a number out of its range, or a t that begins above its maximum.
+    """
+    choices.require_number("t", t, above=0)
+    choices.require_number("t_growth", growth, least=1)
+    choices.require_growth("t", t, t_max)
+    return lambda epoch: jnp.minimum(t * growth ** jnp.asarray(epoch), t_max)
 
 
 def eem(logits: Float[Array, "b k"]) -> Float[Array, "b"]:

@@ -11,6 +11,7 @@ SCORES = {  # by metric: what is reported of every checkpoint, the foremost firs
     "pxap": {"pxap": "PxAP", "accuracy": "Accuracy"},
     "dice": {"f1_foreground": "F1+", "f1_background": "F1\N{MINUS SIGN}", "error": "Class. error"},
 }
+CHECKPOINTS = ("b_loc", "b_cl", "last")  # in the order in which they are shown
 VALIDATION = {"pxap": "PxAP", "dice": "Dice"}
 MAPS = "valpx/{metric}/"  # in a history, followed by the name of the map
 # Of the second phases of the main results: what they begin from, and the keywords in which they

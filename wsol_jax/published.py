@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from wsol_jax.published import maxmin, pixelcam
-from wsol_jax.published.table import Table
+from wsol_jax.printed import maxmin, pixelcam
+from wsol_jax.printed.table import Table
 
 # The checkpoint that a paper's numbers are of, by its metric, or the next where a run lacks it:
 # U-Nets have no B-CL, images without pixel labels no B-LOC. B-CL would not do for these: of a

@@ -34,7 +34,6 @@ from wsol_jax.data import sources
 from wsol_jax.map_kinds import MapKind
 from wsol_jax.run_files import Run, at
 
-CHECKPOINTS = ("b_loc", "b_cl", "last")
 REGIONS = {"seen": "training images", "valcl": "validation images", "test": "test images"}
 THEMES = {"light": figures.LIGHT, "dark": figures.DARK}
 DRAWINGS = {  # that other modes leave in the folder of a run
@@ -100,7 +99,7 @@ def contents(run: Run) -> dict[str, Any]:
         },
         "facts": {k: _fact(k, v) for k, v in run.record.items() if v not in ([], {})},
         "config": json.dumps(run.config, indent=2),
-        "checkpoints": CHECKPOINTS,
+        "checkpoints": map_kinds.CHECKPOINTS,
         "themes": THEMES,
         "colours": len(figures.LIGHT.maps),
     }
@@ -223,7 +222,7 @@ def _regions(kinds):
 def _selection(kinds):
     for kind in kinds:
         if kind.history:
-            epochs = {key: at(kind.results, key, "epoch") for key in CHECKPOINTS}
+            epochs = {key: at(kind.results, key, "epoch") for key in map_kinds.CHECKPOINTS}
             chosen = {wording.name_of(k): epoch for k, epoch in epochs.items() if epoch is not None}
             label = map_kinds.VALIDATION[kind.metric]
             options = {"chosen": chosen, "place": kind.place, "label": label}

@@ -1,6 +1,6 @@
 """The end of a run: the kept checkpoints on the test split, the floors, a few images to look at.
 
-Everything goes into `metrics.json` and `gallery.npz`, which is all that the report reads.
+Everything goes into `metrics.json` and `gallery.npz`, from which the report is made.
 """
 
 import copy
@@ -20,7 +20,6 @@ SPLITS = {  # that are evaluated; max-min shows the sizes of the regions of all 
     "pxap": ("valcl", "valpx", "test"),
     "dice": ("seen", "valcl", "valpx", "test"),
 }
-FIELDS = ("index", "valid", "image", "mask")
 
 
 def collect(
@@ -133,11 +132,7 @@ def _summary(scores, name):
 
 def _all_foreground(split):
     """Mean over the images that have foreground of 2 f / (1 + f), f its share."""
-    f = [
-        np.mean(mask == 1)
-        for batch in split.ordered(min(split.size, 32))
-        for mask in batch["mask"][batch["valid"]]
-    ]
+    f = [np.mean(row["mask"] == 1) for row in splits.rows(split)]
     return float(100 * np.mean([2 * share / (1 + share) for share in f if share > 0]))
 
 
@@ -147,22 +142,18 @@ def _shown(split):
     each = max(1, GALLERY // len(classes))
     spread = [np.linspace(0, len(rows) - 1, each) for rows in classes]
     chosen = [rows[np.unique(s.astype(int))] for rows, s in zip(classes, spread, strict=True)]
-    wanted, found = np.sort(np.concatenate(chosen)), {}
-    for batch in split.ordered(min(split.size, 32)):
-        for index, valid, *picture in zip(*(batch[k] for k in FIELDS), strict=True):
-            if valid and index in wanted:
-                found[int(index)] = picture
+    wanted = np.sort(np.concatenate(chosen))
+    kept = (row for row in splits.rows(split) if row["index"] in wanted)
+    found = {int(row["index"]): (row["image"], row["mask"]) for row in kept}
     names, read = tuple(split.names[i] for i in wanted), (found[i] for i in wanted)
     return memory.serve(names, split.labels[wanted], read, window=len(names))
 
 
 def _squares(split, side):
     """Images and masks of a split as squares, which may stand beside each other in a report."""
-    batches = sorted(split.ordered(1), key=lambda batch: batch["index"][0])
-    masks = [batch["mask"][0] for batch in batches]
     own = [
-        (batch["image"][0], mask if np.any(mask != pixel_labels.UNANNOTATED) else None)
-        for batch, mask in zip(batches, masks, strict=True)
+        (row["image"], row["mask"] if np.any(row["mask"] != pixel_labels.UNANNOTATED) else None)
+        for row in sorted(splits.rows(split), key=lambda row: row["index"])
     ]
     square = [pictures.resize(picture, pictures.Sizing(side)) for picture in own]
     images, masks = zip(*square, strict=True)

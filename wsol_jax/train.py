@@ -5,6 +5,7 @@ the second phase samples pixels from, its best-classification checkpoint (B-CL) 
 phase starts. Killed anywhere, the same command goes on where it stopped.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -140,14 +141,12 @@ def fit(
     transform = optimizer.sgd(
         steps_per_epoch=per_epoch, frozen=phase.method.frozen, **phase.optimizer
     )
-    options = {"axis": engine.axis, **experiment.keywords(config.augment)}
-    step = make_step(phase.method, transform, config.image_size, per_epoch, **options)
-    if config.precision == "float32":
-        step = ops.in_single_precision(step)
-    step = engine.compile(step)
-    checkpoints = checkpoint.Checkpoints(phase.folder / "checkpoints")
-    validation = selection.Validation(phase, config, data)
-    with Termination(deadline) as termination:
+    step = _compiled(phase.method, transform, config, engine, per_epoch)
+    with (
+        contextlib.closing(checkpoint.Checkpoints(phase.folder / "checkpoints")) as checkpoints,
+        contextlib.closing(selection.Validation(phase, config, data)) as validation,
+        Termination(deadline) as termination,
+    ):
         state, memory = _begin(phase, transform, checkpoints, validation)
         done, key = int(state.step), jax.random.key(config.seed)
         state, save_at = engine.place(state), time.monotonic() + SAVE_SECONDS
@@ -174,8 +173,6 @@ def fit(
                 seconds = checkpoints.save(done, *held)
                 save_at = time.monotonic() + max(SAVE_SECONDS, SAVE_PAUSE * seconds)
                 _stop_if_asked(termination, done)
-    validation.close()
-    checkpoints.close()
 
 
 def variables_of(state: State) -> dict[str, Any]:
@@ -239,6 +236,13 @@ def update(
     changes, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     return State(state.step + 1, params, batch_stats, opt_state), losses
+
+
+def _compiled(method, transform, config, engine, per_epoch):
+    """The step of a phase as the config wants it, on all devices."""
+    options = {"axis": engine.axis, **experiment.keywords(config.augment)}
+    step = make_step(method, transform, config.image_size, per_epoch, **options)
+    return engine.compile(ops.in_single_precision(step) if config.precision == "float32" else step)
 
 
 def _checked(config, workdir, train):
@@ -386,7 +390,6 @@ def _diverged(message, step, checkpoints):
     """The error of the state after `step`, once what was held before it is saved."""
     checkpoints.write_held()
     newest = checkpoints.latest()
-    checkpoints.close()
     good = f"the last good checkpoint is step {newest}"
     if newest == step:
         good = f"the newest checkpoint, step {newest}, has diverged already"

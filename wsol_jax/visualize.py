@@ -41,8 +41,7 @@ def overlay(
       heat: values in [0, 1], higher means object.
       truth: 1 object; the object's border is drawn on top.
     """
-    if not (heat.min() >= 0 and heat.max() <= 1):
-        raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
+    _require_range(heat)
     drawn = np.empty_like(image)
     for first in range(0, len(image), BAND):  # large images would take forty bytes a pixel
         rows = slice(first, first + BAND)
@@ -83,9 +82,13 @@ def legend() -> UInt8[np.ndarray, "8 256 3"]:
 
 def save_map_png16(path: str | pathlib.Path, heat: Float[np.ndarray, "h w"]) -> None:
     """Writes a map with values in [0, 1] as a 16-bit greyscale PNG of round(65535 * value)."""
+    _require_range(heat)
+    Image.fromarray(np.rint(65535 * heat.astype(np.float64)).astype(np.uint16)).save(path, "PNG")
+
+
+def _require_range(heat):
     if not (heat.min() >= 0 and heat.max() <= 1):
         raise ValueError(f"map runs from {heat.min()} to {heat.max()}; expected values in [0, 1]")
-    Image.fromarray(np.rint(65535 * heat.astype(np.float64)).astype(np.uint16)).save(path, "PNG")
 
 
 def _blended(image, heat):

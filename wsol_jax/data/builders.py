@@ -130,7 +130,7 @@ def _glas(
 def _camelyon16(
     data_dir: str | pathlib.Path | None,
     *,
-    division: str = "slide_disjoint",
+    division: str = camelyon16.DISJOINT,
     folder: str | pathlib.Path = "data/camelyon16_p512",
     test_patches: int | None = None,
     beam_flags: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ from wsol_jax.slides import published_patches, shards
 
 CLASSES = published_patches.CLASSES
 DIVISIONS = published_patches.DIVISIONS
-DISJOINT = DIVISIONS[0]
+DISJOINT = published_patches.DISJOINT
 SPLITS = ("train", "valcl", "valpx", "test")
 VALIDATED_BY_MASK = 12  # patches of the division by slide: six of each class, as the paper has it
 MANIFEST = "manifest.csv"

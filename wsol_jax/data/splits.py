@@ -14,6 +14,7 @@ from wsol_jax import pixel_labels
 
 # Examples that are shuffled together. A streaming source holds about four windows of encoded ones.
 WINDOW = 2048
+READ = 32  # examples that are read at a time where they are used one by one
 
 Batch = dict[str, np.ndarray]
 Mask = UInt8[np.ndarray, "_ _"]
@@ -76,17 +77,21 @@ class Split(NamedTuple):
     contents: tuple[str, ...] = ()
 
 
+def rows(split: Split) -> Iterator[dict[str, np.ndarray]]:
+    """The examples of a split one by one: the valid rows of its ordered batches."""
+    for batch in split.ordered(min(split.size, READ)):
+        for row in np.flatnonzero(batch["valid"]):
+            yield {name: values[row] for name, values in batch.items()}
+
+
 def is_annotated(split: Split) -> bool:
     """Whether any pixel of a split has a label."""
-    return any(
-        np.any(batch["mask"][batch["valid"]] != pixel_labels.UNANNOTATED)
-        for batch in split.ordered(min(split.size, 32))
-    )
+    return any(np.any(row["mask"] != pixel_labels.UNANNOTATED) for row in rows(split))
 
 
 def has_object(split: Split) -> bool:
     """Whether any pixel of a split is of an object."""
-    return any(np.any(batch["mask"] == 1) for batch in split.ordered(min(split.size, 32)))
+    return any(np.any(row["mask"] == 1) for row in rows(split))
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:

@@ -138,11 +138,9 @@ def make(
     choices.require_number("omega", omega, above=0)
     choices.require_number("sigma_step", sigma_step)
     choices.require_number("sigma", sigma, most=1)
-    choices.require_number("t", t, above=0)
-    choices.require_number("t_growth", t_growth, least=1)
     choices.require_number("scale", scale, above=0, most=1)
     choices.require_growth("sigma", sigma, sigma_max)
-    choices.require_growth("t", t, t_max)
+    barrier_t = losses.barrier_schedule(t, t_growth, t_max)
     model = MaxMin(
         encoder,
         head,
@@ -169,8 +167,8 @@ def make(
             terms["background"] = (background_weight, losses.mean(certainty, valid))
         if size:
             masks = jnp.stack([outputs["mask"], 1 - outputs["mask"]])
-            now = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
-            barriers = losses.log_barrier(-jnp.sum(masks, axis=(2, 3)), now)
+            steepness = barrier_t(batch["epoch"])
+            barriers = losses.log_barrier(-jnp.sum(masks, axis=(2, 3)), steepness)
             terms["size"] = (1.0, losses.mean(jnp.sum(barriers, axis=0), valid))
         return terms
 

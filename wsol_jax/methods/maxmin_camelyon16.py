@@ -71,10 +71,8 @@ def make(
       ValueError: a number out of its range, a schedule that begins above its end, or another head.
     """
     choices.require_number("omega", omega, above=0)
-    choices.require_number("t", t, above=0)
-    choices.require_number("t_growth", t_growth, least=1)
     choices.require_number("modalities", modalities, least=1)
-    choices.require_growth("t", t, t_max)
+    barrier_t = losses.barrier_schedule(t, t_growth, t_max)
     if not isinstance(head, heads.WildCat):
         raise ValueError(
             f"the method 'maxmin_camelyon16' got the head {type(head).__name__}; it needs the "
@@ -87,7 +85,7 @@ def make(
         label, valid, logits = batch["label"], batch["valid"], outputs["mask_logits"]
         normal = jnp.mean(jax.nn.softplus(logits), axis=(1, 2))  # -log(1 - sigmoid(m))
         size = jnp.sum(nn.sigmoid(omega * logits), axis=(1, 2))
-        barrier = losses.log_barrier(-size, losses.barrier_t(batch["epoch"], t, t_growth, t_max))
+        barrier = losses.log_barrier(-size, barrier_t(batch["epoch"]))
         return {
             "image": (10.0, losses.cross_entropy(outputs["logits"], label, valid)),
             "background": (1.0, losses.mean(normal, valid & (label == 0))),

@@ -74,9 +74,7 @@ def make(
     seeds.check(**seeding)
     seeds.require_centre(dilation)
     choices.require_number("size_weight", size_weight)
-    choices.require_number("t", t, above=0)
-    choices.require_number("t_growth", t_growth, least=1)
-    choices.require_growth("t", t, t_max)
+    barrier_t = losses.barrier_schedule(t, t_growth, t_max)
     choices.require("negatives", negatives, seeds.NEGATIVES)
     model = Negev(encoder, head, decoders.beside(encoder, channels, centre))
 
@@ -98,8 +96,7 @@ def make(
             terms["background"] = (1.0, background)
         if size_weight:
             sizes = jnp.sum(jax.nn.softmax(logits), axis=(1, 2))
-            now = losses.barrier_t(batch["epoch"], t, t_growth, t_max)
-            barrier = losses.log_barrier(-sizes, now)
+            barrier = losses.log_barrier(-sizes, barrier_t(batch["epoch"]))
             terms["size"] = (size_weight, losses.mean(jnp.mean(barrier, 1), batch["valid"]))
         return terms
 

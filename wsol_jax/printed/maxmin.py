@@ -4,7 +4,7 @@ Belharbi et al., "Deep Interpretable Classification and Weakly-Supervised Segmen
 Images via Max-Min Uncertainty", IEEE Transactions on Medical Imaging 2022.
 """
 
-from wsol_jax.published.table import Table
+from wsol_jax.printed.table import Table
 
 TABLES_1_2 = Table(
     "Max-min uncertainty, Tables 1 and 2: test splits, percentages; ResNet-18",

@@ -12,7 +12,7 @@ ROI Localization", MIDL 2025. Known inconsistencies:
   threshold that is best on the test split itself.
 """
 
-from wsol_jax.published.table import Table
+from wsol_jax.printed.table import Table
 
 _SCORES = ("glas/pxap", "glas/accuracy", "camelyon16/pxap", "camelyon16/accuracy")
 _SHIFTED = (

@@ -206,7 +206,7 @@ def thinned(
 def published() -> dict[str, tuple[tuple[published_patches.Patch, str], ...]]:
     """The published patches, and their splits of the division by slide, of every slide by name."""
     found: dict[str, list] = {}
-    for split in published_patches.SPLITS["slide_disjoint"]:
+    for split in published_patches.SPLITS[published_patches.DISJOINT]:
         for patch in published_patches.read(split):
             found.setdefault(patch.slide, []).append((patch, split))
     return {name: tuple(listed) for name, listed in found.items()}

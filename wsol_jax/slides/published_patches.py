@@ -19,9 +19,10 @@ from wsol_jax import choices
 
 CLASSES = ("normal", "metastatic")
 SIDE = 512  # level-0 pixels
-DIVISIONS = ("slide_disjoint", *(f"patch_fold{fold}" for fold in range(5)))
+DISJOINT = "slide_disjoint"
+DIVISIONS = (DISJOINT, *(f"patch_fold{fold}" for fold in range(5)))
 SPLITS = dict.fromkeys(DIVISIONS, ("train", "valcl", "valpx", "test"))
-SPLITS["slide_disjoint"] = ("train", "valcl", "test")
+SPLITS[DISJOINT] = ("train", "valcl", "test")
 LIST = pathlib.Path(__file__).with_name("camelyon16_patches.txt.gz")
 ROOT = "camelyon16/w-512xh-512"
 FOLDERS = {
@@ -51,7 +52,7 @@ class Patch(NamedTuple):
     name: str
 
 
-def read(split: str, *, division: str = "slide_disjoint") -> tuple[Patch, ...]:
+def read(split: str, *, division: str = DISJOINT) -> tuple[Patch, ...]:
     """The patches of a split, ordered by slide and number.
 
     Args:
@@ -79,7 +80,7 @@ def _parse(fields: list[str]) -> tuple[Patch, frozenset[tuple[str, str]]]:
     numbers = f"reg_{region}_row_{row}_patch_{number}" if tumor else f"patch_{number}"
     name = _name(slide, split, f"{numbers}_x_{x}_y_{y}", shares if tumor else shares[:1])
     patch = Patch(slide, int(x), int(y), int(bool(tumor)), *shares, name)
-    places = {("slide_disjoint", split)}
+    places = {(DISJOINT, split)}
     for division in DIVISIONS[1:]:
         if split == "test":
             places.add((division, "test"))
