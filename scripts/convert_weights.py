@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         tensors = read(options.source)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    options.target.parent.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors, options.target)
     numbers = sum(tensor.size for tensor in tensors.values())
     print(f"{options.target}: {len(tensors)} tensors, {numbers:,} numbers")

@@ -23,8 +23,12 @@ find_python() {
 
 if [ ! -x .venv/bin/python ]; then
   python="$(find_python)"
-  "$python" -m venv .venv
+  "$python" -m venv .venv || { rm -rf .venv; exit 1; }
 fi
+.venv/bin/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || {
+  echo ".venv has $(.venv/bin/python --version); expected 3.11, 3.12 or 3.13: remove .venv" >&2
+  exit 1
+}
 if command -v uv >/dev/null 2>&1; then
   uv=uv
 else

@@ -3,7 +3,9 @@
     python scripts/prepare_camelyon16.py --mode sample --slides SLIDES --annotations ANNOTATIONS \\
         --output data/patches
     python scripts/unpack_patches.py --patches data/patches --output data/my_patches
-    python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder=data/my_patches
+    python -m wsol_jax.main --config=configs/pixelcam_folder.py \\
+        --config.data.folder=data/my_patches --config.method.negatives=background \\
+        --config.baseline.cam_checkpoint=b_loc
 
 All patches of a slide are in one split: slides called `test_...` are the test; of all others one in
 five with tumor, and one in five without, go to validation and, where no slide is called so, as many
@@ -24,6 +26,8 @@ import zipfile
 from wsol_jax import files
 from wsol_jax.data import folder
 
+# Normal patches hold no tumor, and validation patches have masks.
+SETTINGS = "--config.method.negatives=background --config.baseline.cam_checkpoint=b_loc"
 ALIKE = 1.1  # the coarsest and the finest slide whose patches show fields of about one size
 
 
@@ -42,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"unpack_patches: {error}", file=sys.stderr)
         return 2
     print(described(rows))
+    print(
+        "python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder="
+        f"{options.output} {SETTINGS}"
+    )
     return 0
 
 

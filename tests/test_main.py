@@ -124,6 +124,28 @@ def test_a_table_plans_its_runs(tmp_path, capsys):
         (["--mode=stain_shift", "--config=configs/quickstart.py"], "needs --images=FOLDER"),
         (["--mode=predict_slides", "--workdir=a"], "needs --images=FOLDER and --field=MICRONS"),
         (["--mode=embed", "--config=configs/quickstart.py", "--processes=2"], "by one process"),
+        (["--workdir=~/run"], "--workdir=~/run: the shell leaves ~ as it is here; write $HOME"),
+        (
+            ["--mode=stain_shift", "--workdir=a", "--images=b", "--output=c"],
+            "--output does nothing in --mode=stain_shift; it is of predict, predict_slides, eval",
+        ),
+        (
+            ["--checkpoint=last", "--workdir=a"],
+            "--checkpoint does nothing in --mode=train; it is of",
+        ),
+        (["--mode=evaluate", "--config=configs/quickstart.py"], "no checkpoints under"),
+        (
+            ["--config=configs/quickstart.py", "--config.baseline.optimizer.learning_rate=-1"],
+            "learning_rate is -1.0; expected a number above 0",
+        ),
+        (
+            ["--config=configs/quickstart.py", "--config.weights.mean=123.7,116.3,103.5"],
+            "weights.mean (of values in [0, 1]) is 123.7; expected a number at least 0 and at m",
+        ),
+        (
+            ["--config=configs/pixelcam_glas.py", "--config.optimizer.fast=head,decoder"],
+            "expected several: --config.optimizer.fast=\"('head', 'decoder')\"",
+        ),
         (["--mode=transfer", "--workdir=runs/a"], "needs --workdir=FOLDER and --config=FILE"),
         (
             ["--mode=transfer", "--config=configs/paper/table01.py"],
@@ -168,3 +190,12 @@ def test_wrong_calls_are_told(arguments, message, tmp_path):
         call(*arguments, *workdir)
     assert message in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_an_error_of_ones_own_the_message_alone_is_shown(tmp_path):
+    command = [sys.executable, "-m", "wsol_jax.main", "--config=configs/pixelcam_glas.py"]
+    command += ["--config.data.folder=/nonexistent", f"--workdir={tmp_path}"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "wsol_jax: the GlaS folder /nonexistent does not exist" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -133,6 +133,10 @@ def build(
     head = None
     if config.head:
         head = heads.build(num_classes=config.num_classes, **_given(config.head))
+    for key in ("mean", "std"):
+        for value in config.weights[key]:
+            lowest = {"above": 0} if key == "std" else {}
+            choices.require_number(f"weights.{key} (of values in [0, 1])", value, most=1, **lowest)
     built = method.build(encoder=encoder, head=head, **keywords(section))
     return built._replace(mean=tuple(config.weights.mean), std=tuple(config.weights.std))
 

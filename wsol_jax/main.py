@@ -11,6 +11,8 @@ import importlib.util
 import logging
 import os
 import pathlib
+import sys
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -37,10 +39,11 @@ from wsol_jax.papers import costs, tables
 
 
 class Mode(NamedTuple):
-    """What `--mode` does; `needs` names flags that it cannot do without."""
+    """What `--mode` does; `needs` names flags that it cannot do without, `takes` its other ones."""
 
     run: Callable[[], None]
     needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     shared: bool = False  # by several processes
 
 
@@ -104,13 +107,14 @@ MODES = {
     "train": Mode(_train, shared=True),
     "evaluate": Mode(_train, shared=True),
     "report": Mode(_report),
-    "predict": Mode(_predict, ("images",)),
-    "predict_slides": Mode(_predict_slides, ("images", "field")),
+    "predict": Mode(_predict, ("images",), ("output", "checkpoint")),
+    "predict_slides": Mode(_predict_slides, ("images", "field"), ("output", "checkpoint", "mpp")),
     "transfer": Mode(_transfer, ("workdir", "config")),
-    "stain_shift": Mode(_stain_shift, ("images",)),
-    "embed": Mode(_embed),
-    "evaluate_maps": Mode(_evaluate_maps, ("maps", "masks")),
+    "stain_shift": Mode(_stain_shift, ("images",), ("styles", "restaining")),
+    "embed": Mode(_embed, takes=("image",)),
+    "evaluate_maps": Mode(_evaluate_maps, ("maps", "masks"), ("output", "against")),
 }
+COMMON = ("workdir", "config")  # flags that are not of some modes alone
 
 KINDS = {"config": "FILE", "field": "MICRONS"}  # of what a flag names, if not a folder
 
@@ -133,7 +137,9 @@ _MAPS = flags.DEFINE_string("maps", None, "evaluate_maps: folder of heat maps.")
 _MASKS = flags.DEFINE_string("masks", None, "evaluate_maps: folder of their masks.")
 _AGAINST = flags.DEFINE_string("against", None, "evaluate_maps: folder of maps to compare with.")
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder to write (default: in the workdir; evaluate_maps: in --maps)."
+    "output",
+    None,
+    "predict, predict_slides, evaluate_maps: folder to write (default: in the workdir, or --maps).",
 )
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -156,12 +162,30 @@ def main(argv: list[str]) -> None:
     """Does what `--mode` says."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
+    for argument in sys.argv[1:]:
+        if "=~" in argument:
+            raise app.UsageError(f"{argument}: the shell leaves ~ as it is here; write $HOME")
     mode = MODES[_MODE.value]
+    _require_used(mode)
     if any(flags.FLAGS[name].value is None for name in mode.needs):
         needed = " and ".join(f"--{name}={KINDS.get(name, 'FOLDER')}" for name in mode.needs)
         raise app.UsageError(f"--mode={_MODE.value} needs {needed}")
     _set_up(mode)
     mode.run()
+
+
+def _require_used(mode):
+    """Refuses flags of other modes, which would do nothing."""
+    users = {}
+    for name, other in MODES.items():
+        for flag in (*other.needs, *other.takes):
+            users.setdefault(flag, []).append(name)
+    own = {*COMMON, *mode.needs, *mode.takes}
+    for flag in users.keys() - own:
+        if flags.FLAGS[flag].present:
+            raise app.UsageError(
+                f"--{flag} does nothing in --mode={_MODE.value}; it is of {', '.join(users[flag])}"
+            )
 
 
 def _run():
@@ -250,5 +274,16 @@ def _join(mode):
         logging.getLogger().setLevel(logging.WARNING)
 
 
+def _command():
+    """Runs `main`; of an error that this package raises itself its message alone is shown."""
+    try:
+        app.run(main)
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+        raised = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not pathlib.Path(raised).is_relative_to(pathlib.Path(__file__).parent):
+            raise
+        sys.exit(f"wsol_jax: {error}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    _command()

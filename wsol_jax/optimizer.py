@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from wsol_jax import choices
+
 Schedule = Callable[[Any], Any]
 
 
@@ -33,7 +35,16 @@ def sgd(
       fast: prefixes of the parameter paths ("encoder/layer4", "head") that learn `fast_ratio` times
         as fast.
       frozen: prefixes of the paths of parameters that stay as they are, to the bit.
+
+    Raises:
+      ValueError: a rate, decay or momentum out of its range.
     """
+    choices.require_number("learning_rate", learning_rate, above=0)
+    choices.require_number("decay", decay, above=0, most=1)
+    choices.require_number("momentum", momentum, below=1)
+    choices.require_number("floor", floor)
+    choices.require_number("weight_decay", weight_decay)
+    choices.require_number("fast_ratio", fast_ratio)
     rates = {"slow": learning_rate, "fast": learning_rate * fast_ratio}
     schedules = {
         group: step_decay(rate, decay, decay_epochs, floor, steps_per_epoch)
@@ -70,8 +81,14 @@ def groups(params: Any, fast: tuple[str, ...], frozen: tuple[str, ...] = ()) -> 
 
     Raises:
       ValueError: a prefix names a part of a module that the module does not have. The module itself
-        may be missing: a head that only the second phase has, say.
+        may be missing: a head that only the second phase has, say. Or one prefix is a list of them.
     """
+    joined = [prefix for prefix in fast if "," in prefix]  # as config flags take a list of texts
+    if joined:
+        raise ValueError(
+            f"optimizer.fast has {joined[0]!r}; expected several: "
+            f'--config.optimizer.fast="{tuple(joined[0].split(","))}"'
+        )
     names = jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(str(key.key) for key in path), params
     )

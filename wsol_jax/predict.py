@@ -165,7 +165,11 @@ def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
         raise FileNotFoundError(f"no folder {folder}; pass --images=FOLDER with {SUFFIXES} files")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"no images in {folder}; expected files that end in {SUFFIXES}")
+        inside = {path.parent for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
+        told = f", though in {len(inside)} folders of it: map those one by one" if inside else ""
+        raise FileNotFoundError(
+            f"no images in {folder}{told}; expected files that end in {SUFFIXES}"
+        )
     for path in paths:
         pictures.read_image(path)
     written = collections.Counter(f"{path.stem}{end}" for path in paths for end in WRITTEN)

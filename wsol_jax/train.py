@@ -257,8 +257,12 @@ def _checked(config, workdir, train):
         method = experiment.build(config, section.method)
         params = experiment.zeros(config, method)["params"]
         optimizer.groups(params, section.optimizer.get("fast", ()))
+        schedule = experiment.keywords(section.optimizer)
+        optimizer.sgd(steps_per_epoch=1, frozen=method.frozen, **schedule)
         folder, epochs = identity.place(config, workdir, title)
-        if section is config.baseline and train:
+        if not train:
+            selection.Best(folder).require_end(epochs)
+        elif section is config.baseline:
             _check_origin(config, folder, epochs)
     return method
 

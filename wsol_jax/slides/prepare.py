@@ -82,6 +82,8 @@ def prepare(
     """
     choices.require("mode", mode, MODES)
     choices.require("runner", runner, RUNNERS)
+    if beam_flags and runner != "beam":
+        raise ValueError(f"{list(beam_flags)} are flags of Beam; expected none without runner beam")
     if workers < 1:
         raise ValueError(f"workers {workers}: expected at least 1, the number of processes")
     options = _resolved(mode, options)
