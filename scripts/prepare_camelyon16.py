@@ -14,7 +14,7 @@ import argparse
 import logging
 import sys
 
-from wsol_jax.slides import patches, prepare
+from wsol_jax.slides import patches, prepare, runners
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, help="folder of shards and manifest.csv")
     add("--mode", default="recut", help=f"one of {', '.join(prepare.MODES)}")
     add("--workers", type=int, default=1, help="processes of --runner local")
-    add("--runner", default="local", help=f"one of {', '.join(prepare.RUNNERS)}")
+    add("--runner", default="local", help=f"one of {', '.join(runners.RUNNERS)}")
     add("--seed", type=int, help="of --mode sample, 0")
     add("--normal-patches", type=int, help=f"of a normal slide, {patches.NORMAL_PATCHES}")
     add(

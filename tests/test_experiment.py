@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small
 
-from wsol_jax import augment, experiment, identity
+from wsol_jax import augment, experiment, identity, pretrained
 from wsol_jax.backbones import weights
 from wsol_jax.data import memory, sources, splits
 
@@ -103,7 +103,7 @@ def test_statistics_are_taken_from_every_training_image_of_any_shape(monkeypatch
     on_device = split._replace(
         ordered=lambda size: (jax.tree.map(jnp.asarray, b) for b in split.ordered(size))
     )
-    experiment.pretrained(config, built, experiment.Data(*[on_device] * 5))
+    pretrained.encoder(config, built, on_device)
     images = [image for batch in seen for image in batch]
     order = sorted(range(21), key=lambda i: shapes[i] != shapes[0])
     for image, i in zip(images, order, strict=True):
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_architecture_is_named_with_the_backbone(tmp_pat
     with pytest.raises(
         ValueError, match=r"vit.npz does not fit the backbone 'resnet18', see"
     ) as told:
-        experiment.pretrained(config, experiment.build(config, config.method), small.small_data())
+        pretrained.encoder(config, experiment.build(config, config.method), small.small_data().seen)
     assert "--config.backbone.name= and --config.weights.source=; is it one of" in str(told.value)
     assert "extra (1): blocks.0.gamma" in str(told.value)
     assert "conv1.weight (64, 1, 7, 7), expected (8, 3, 7, 7)" in str(told.value)  # O I H W
@@ -205,7 +205,7 @@ def test_an_encoder_without_batch_norm_goes_with_methods_that_have_some(
     built = experiment.build(config, config.method)
     zeros = experiment.zeros(config, built)
     assert "encoder" not in zeros["batch_stats"]
-    loaded, facts = experiment.pretrained(config, built, small.small_data())
+    loaded, facts = pretrained.encoder(config, built, small.small_data().seen)
     assert facts["folded"] is False
     filled = experiment.transplant(zeros, loaded)
     assert all(np.all(leaf >= 0.5) for leaf in jax.tree.leaves(filled["params"]["encoder"]))
@@ -223,6 +223,6 @@ def test_the_folded_bias_of_a_missing_kernel_is_dropped(monkeypatch):
     )
     config = small.small_config("classifier")
     config.weights.source, config.weights.allow_missing = "a.npz", ("layer4.0.conv1.weight",)
-    experiment.pretrained(config, experiment.build(config, config.method), small.small_data())
+    pretrained.encoder(config, experiment.build(config, config.method), small.small_data().seen)
     assert given["layer4.0.bn1.bias"].tolist() == [0] * 8
     assert given["layer4.0.bn2.bias"].tolist() == [1] * 8

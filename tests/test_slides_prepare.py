@@ -275,7 +275,7 @@ def test_one_command_at_a_time(slides, tmp_path):
     ("options", "message"),
     [
         ({"mode": "cut"}, "unknown mode 'cut'; have ['recut', 'sample']"),
-        ({"runner": "spark"}, "unknown runner 'spark'; have ['local', 'beam']"),
+        ({"runner": "spark"}, "unknown runner 'spark'; have ['beam', 'local']"),
         ({"workers": 0}, "workers 0: expected at least 1"),
         ({"slides": "nowhere"}, "nowhere does not exist; name the one of the slides"),
         ({"slides": "empty"}, "empty holds no slides (.tif, "),

@@ -14,7 +14,7 @@ import safetensors.numpy
 import small
 from golden_cases import draw
 
-from wsol_jax import batch_norm, experiment
+from wsol_jax import batch_norm, experiment, pretrained
 from wsol_jax.backbones import resnet, vgg, vit, weights
 
 SMALL = resnet.ResNet((1, 1, 1, 1), bottleneck=True, width=8)
@@ -293,7 +293,7 @@ def test_other_architectures_and_inputs_are_warned_of(
     monkeypatch.setattr(weights, "load", lambda source: dict(tensors))
     config.weights.source = "timm/some.tag"
     built = experiment.build(config, config.method)
-    experiment.pretrained(config, built, small.small_data())
+    pretrained.encoder(config, built, small.small_data().seen)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == len(warnings)
     assert all(part in message for part, message in zip(warnings, told, strict=True))

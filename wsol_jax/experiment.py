@@ -1,7 +1,6 @@
 """From a config to its parts: data, method, weights."""
 
 import functools
-import logging
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsol_jax import augment, choices, cpu, heads, method, run_files
-from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit, weights
+from wsol_jax import choices, cpu, heads, method, run_files
+from wsol_jax.backbones import double_conv, inception, resnet, vgg, vit
 from wsol_jax.data import pictures, sources, splits
-
-RECALIBRATION_BATCH = 16
 
 
 class Backbone(NamedTuple):
@@ -38,8 +35,6 @@ BACKBONES = {
         for name in vit.VARIANTS
     },
 }
-
-
 PRECISIONS = ("", "bfloat16", "float32")  # of training; "" is float32 on a CPU, bfloat16 elsewhere
 
 
@@ -192,46 +187,6 @@ def zeros(config: Any, built: method.Method) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def pretrained(config: Any, built: method.Method, data: Data) -> tuple[dict, dict]:
-    """The encoder's pretrained variables as {"params": {"encoder": ...}, ...}, and their record.
-
-    Nothing, where `config.weights.source` is empty. Of a checkpoint with folded BatchNorm the
-    statistics are taken from the training images, unless `config.weights.recalibrate` is False.
-    """
-    options = keywords(config.weights)
-    source, recalibrate = options.pop("source"), options.pop("recalibrate")
-    if not source:
-        return {}, {"source": None, "note": "random initial weights"}
-    kind, tensors = BACKBONES[config.backbone.name], weights.load(source)
-    name, digest = pathlib.PurePath(source).name, weights.digest(tensors)
-    for kernel in options["allow_missing"]:  # of a folded normalisation: made for it alone
-        bias = f"{kernel.removesuffix('weight')}bias"
-        if bias in tensors:
-            tensors[bias] = np.zeros_like(tensors[bias])
-    fresh = initialize(config, built)
-    encoder = {kind: tree["encoder"] for kind, tree in fresh.items() if "encoder" in tree}
-    missing = (*kind.new, *options["allow_missing"])
-    try:
-        tensors = kind.renamed(tensors)
-        encoder = weights.assign(encoder, tensors, extra=kind.extra, allow_missing=missing)
-    except ValueError as error:
-        raise ValueError(
-            f"the checkpoint {source} does not fit the backbone {config.backbone.name!r}, see "
-            f"--config.backbone.name= and --config.weights.source=; {error}"
-        ) from error
-    _warn_of_others(config, weights.described(source))
-    folded = weights.is_folded(encoder)
-    facts = {"source": name, "digest": digest, "folded": folded, **options}
-    if folded and recalibrate:
-        logging.info("folded BatchNorm: taking its statistics from the training images")
-        batches = data.seen.ordered(RECALIBRATION_BATCH)
-        views = ((augment.eval_view(b, **built.normalization), b["valid"].sum()) for b in batches)
-        images = (view["image"][:count] for view, count in views)
-        encoder = weights.recalibrate(built.model.encoder, encoder, images)
-        facts["recalibrated"] = "one pass over the training images"
-    return jax.device_get({k: {"encoder": v} for k, v in encoder.items()}), facts
-
-
 def transplant(variables: dict[str, Any], donor: dict[str, Any]) -> dict[str, Any]:
     """`variables` with every module that `donor` has too (encoder, head) taken from it."""
     return {
@@ -283,24 +238,6 @@ def _require_object(config, name, split):
         raise ValueError(
             f"the masks of the {split.size} images of {name!r} show no object; expected one in "
             "some, or no masks, so that images are not scored by pixels"
-        )
-
-
-def _warn_of_others(config, said):
-    """Of a checkpoint that fits, but is of another architecture or another input, by its makers."""
-    source, encoder = config.weights.source, config.backbone.name
-    if said.get("architecture", encoder) != encoder:
-        logging.warning(
-            "%s is a %s, which has the tensors of a %s and may compute something else",
-            *(source, said["architecture"], encoder),
-        )
-    given = {key: [*config.weights[key]] for key in ("mean", "std")}
-    wanted = {key: said.get(key, value) for key, value in given.items()}
-    if encoder != "inception_v3" and wanted != given:  # its papers take ImageNet's all the same
-        logging.warning(
-            "%s is of images of another mean and deviation; it expects --config.weights.mean='%s' "
-            "--config.weights.std='%s', and has %s and %s",
-            *(source, *(tuple(wanted[key]) for key in wanted), *(tuple(given[k]) for k in given)),
         )
 
 

@@ -12,8 +12,45 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16
 
-from wsol_jax import evaluate, files, run_files
+from wsol_jax import evaluate, files, parallel, run_files, selection, trained
 from wsol_jax.data import splits
+
+
+def of_run(
+    config: Any, workdir: pathlib.Path, baseline: Any, seen: splits.Split, images: str
+) -> Float16[np.ndarray, "n h w"]:
+    """The CAMs of a run's training images, by its first phase at B-LOC, or as configured.
+
+    They are made once and kept in `workdir`.
+
+    Args:
+      baseline: the first phase, a `train.Phase`.
+      images: their `identity.fingerprint`.
+    """
+    section, path = config.baseline, workdir / "cams.npy"
+    evaluator, best, like = baseline.evaluator, selection.Best(baseline.folder), baseline.start
+    if section.cam_workdir:
+        other = teacher(section)
+        evaluator, best, like = other.evaluator, other.best, other.like
+    step = best.step(section.cam_checkpoint, section.cam)
+    origin = {"map": section.cam, "step": step, "images": images}
+    maps = load(path, origin)
+    if any(parallel.gather(maps is None)):  # all processes make them, or none
+        logging.info("CAMs of the training images: %s, step %d", section.cam, step)
+        maps = cams(evaluator, best.variables(step, like), seen, section.cam)
+        save(path, maps, origin)
+    return maps
+
+
+def teacher(section: Any) -> trained.Phase:
+    """The phase of another run that makes the CAMs; ValueError where it has no such map.
+
+    Args:
+      section: of a config, which describes the first phase and names the other run.
+    """
+    found = trained.first_phase(pathlib.Path(section.cam_workdir))
+    found.best.step(section.cam_checkpoint, section.cam)
+    return found
 
 
 def cams(

@@ -30,10 +30,10 @@ from wsol_jax import (
     ops,
     optimizer,
     parallel,
+    pretrained,
     pseudo_labels,
     results,
     selection,
-    trained,
 )
 from wsol_jax.data import splits
 from wsol_jax.method import Method
@@ -100,7 +100,7 @@ def run(
     images = identity.fingerprint(data._asdict())
     if config.baseline and config.baseline.workdir:
         identity.check_images(pathlib.Path(config.baseline.workdir), images)
-    weights, facts = experiment.pretrained(config, method, data)
+    weights, facts = pretrained.encoder(config, method, data.seen)
     known = {"config": config.name, "seed": config.seed, "notes": config.notes, "weights": facts}
     known |= identity.facts(config, images)
     record = logbook.recorded(workdir / "record.json", began, **known)
@@ -112,7 +112,7 @@ def run(
                 fit(baseline, config, data, engine, deadline)
             weights = _weights(config, baseline)
             if train:
-                cams = _cams(config, workdir, baseline, data, images)
+                cams = pseudo_labels.of_run(config, workdir, baseline, data.seen, images)
             phases.append(baseline)
         last = _phase(config, workdir, config.method.name, weights, engine)._replace(cams=cams)
         if train:
@@ -304,7 +304,7 @@ def _check_origin(config, folder, epochs):
                 f"the run at {section.cam_workdir} knows {known} classes and can make no CAM of "
                 f"the others; expected the {config.num_classes} of this config"
             )
-        _teacher(section)
+        pseudo_labels.teacher(section)
     else:
         choices.require("baseline.cam", section.cam, experiment.map_names(section.method))
         learnt.append("cam_checkpoint")
@@ -313,34 +313,6 @@ def _check_origin(config, folder, epochs):
         best.require_end(epochs)
         for key in learnt:
             best.step(section[key], section.cam)
-
-
-def _teacher(section):
-    """The phase of another run that makes the CAMs; ValueError where it has no such map."""
-    teacher = trained.first_phase(pathlib.Path(section.cam_workdir))
-    teacher.best.step(section.cam_checkpoint, section.cam)
-    return teacher
-
-
-def _cams(config, workdir, baseline, data, images):
-    """The CAMs of the training images by the baseline's B-LOC checkpoint, or as configured.
-
-    They are made once and kept.
-    """
-    section, path = config.baseline, workdir / "cams.npy"
-    evaluator, best, like = baseline.evaluator, selection.Best(baseline.folder), baseline.start
-    if section.cam_workdir:
-        teacher = _teacher(section)
-        evaluator, best, like = teacher.evaluator, teacher.best, teacher.like
-    step = best.step(section.cam_checkpoint, section.cam)
-    origin = {"map": section.cam, "step": step, "images": images}
-    maps = pseudo_labels.load(path, origin)
-    if any(parallel.gather(maps is None)):  # all processes make them, or none
-        logging.info("CAMs of the training images: %s, step %d", section.cam, step)
-        variables = best.variables(step, like)
-        maps = pseudo_labels.cams(evaluator, variables, data.seen, section.cam)
-        pseudo_labels.save(path, maps, origin)
-    return maps
 
 
 def _begin(phase, transform, checkpoints, validation):

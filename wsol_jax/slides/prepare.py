@@ -13,26 +13,21 @@ OUTPUT/manifest.csv   every patch, ordered by slide
 OUTPUT/rejected.csv   every slide without patches, with the reason
 """
 
-import concurrent.futures
 import csv
 import functools
 import hashlib
 import inspect
 import json
 import logging
-import multiprocessing
-import os
 import pathlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsol_jax import choices, locks
-from wsol_jax.slides import patches, reader, shards, tissue
+from wsol_jax.slides import patches, reader, runners, shards, tissue
 from wsol_jax.slides.annotations import RULES
 
 MODES = {"recut": patches.recut, "sample": patches.sample}
-RUNNERS = ("local", "beam")
 # Of the formats that OpenSlide reads; a DICOM slide is a folder of files, and is not found.
 SLIDES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu")
 ANNOTATIONS = (".xml", ".json")
@@ -44,7 +39,6 @@ COLUMNS = ("slide", "fingerprint", "mpp_x", "mpp_y", "x", "y", "label", "tissue"
 COLUMNS += ("shard", "image", "mask")
 
 Folder = str | pathlib.Path
-Job = Callable[[patches.Source], None]
 
 
 class Rejected(NamedTuple):
@@ -81,14 +75,12 @@ def prepare(
       FileNotFoundError, ValueError, ImportError: before any work, with what mends it.
     """
     choices.require("mode", mode, MODES)
-    choices.require("runner", runner, RUNNERS)
-    if beam_flags and runner != "beam":
-        raise ValueError(f"{list(beam_flags)} are flags of Beam; expected none without runner beam")
+    choices.require("runner", runner, runners.RUNNERS)
     if workers < 1:
         raise ValueError(f"workers {workers}: expected at least 1, the number of processes")
     options = _resolved(mode, options)
     reader.require_openslide()
-    run = _beam(beam_flags) if runner == "beam" else _local(workers)
+    run = runners.RUNNERS[runner](workers, beam_flags)
     found = find(slides, annotations)
     if mode == "sample" and annotations and not any(source.annotation for source in found):
         raise ValueError(
@@ -276,61 +268,6 @@ def _is_done(shard: pathlib.Path, slide: shards.Record) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return all(found.get(name) == value for name, value in slide.items())
-
-
-def _local(workers: int) -> Callable[[Job, Sequence[patches.Source]], None]:
-    """Runs a job for every slide in a pool of processes, or in this one."""
-
-    def run(job: Job, sources: Sequence[patches.Source]) -> None:
-        if workers == 1:
-            _count(map(job, sources), sources)
-            return
-        # Not forked: libraries that were imported may have threads by now.
-        processes = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=processes, initializer=_end_with_parent
-        ) as pool:
-            try:
-                _count(pool.map(job, sources), sources)
-            except concurrent.futures.process.BrokenProcessPool:
-                # The slides that are not done are rejected for it when all is gathered.
-                logging.error("a worker was killed, for want of memory perhaps; take fewer workers")
-
-    return run
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed, lest it interfere with the run that goes on."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _count(done: Iterable[None], sources: Sequence[patches.Source]) -> None:
-    for number, (_, source) in enumerate(zip(done, sources, strict=True), start=1):
-        logging.info("%d of %d slides: %s", number, len(sources), source.name)
-
-
-def _beam(flags: Sequence[str]) -> Callable[[Job, Sequence[patches.Source]], None]:
-    """Runs a job for every slide on a runner of Beam; all its workers must see the folders."""
-    try:
-        import apache_beam as beam
-        from apache_beam.options import pipeline_options
-    except ImportError as error:
-        raise ImportError(
-            f"runner 'beam' needs apache-beam ({error}): . scripts/environment.sh beam"
-        ) from None
-
-    def run(job: Job, sources: Sequence[patches.Source]) -> None:
-        options = pipeline_options.PipelineOptions(list(flags))
-        with beam.Pipeline(options=options) as pipeline:
-            found = pipeline | "slides" >> beam.Create(sources)
-            _ = found | "spread" >> beam.Reshuffle() | "cut" >> beam.Map(job)
-
-    return run
 
 
 def _gather(
