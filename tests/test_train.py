@@ -180,6 +180,8 @@ def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     config = small.two_phases(name) if name == "negev" else small.small_config(name)
     if name == "negev":
         config.baseline.workdir = str(finished[0])
+    elif name != "sat":
+        config.backbone = {"name": "double_conv", "widths": (4, 8)}
     monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     monkeypatch.setattr(train, "SAVE_PAUSE", 0)
     numbers = train.run(config, tmp_path / "whole")
