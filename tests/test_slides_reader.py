@@ -132,17 +132,12 @@ def test_no_mpp_is_one_error_where_it_is_needed(tmp_path, canvas):
         ValueError, match=r"bare\.tif does not say .* give it as --mpp, about 0\.25"
     ):
         reader.require_mpp(slide)
-    assert reader.require_mpp(reader.open_slide(file, mpp=0.5)) == (0.5, 0.5)
-
-
-def test_a_given_mpp_goes_first(file):
-    assert reader.open_slide(file, mpp=0.23).mpp == (0.23, 0.23)
 
 
 @pytest.mark.parametrize("mpp", [0, -0.25, 250, float("nan")])
 def test_impossible_mpp(file, mpp):
     with pytest.raises(ValueError, match=r"mpp .* for .*slide\.tif: expected microns per pixel"):
-        reader.open_slide(file, mpp=mpp)
+        reader.require_plausible(mpp, file)
 
 
 @pytest.mark.parametrize(

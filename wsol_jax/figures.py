@@ -157,18 +157,16 @@ def regions_figure(
     return _encode(figure, "svg")
 
 
-def shift_figure(
-    distances: Sequence[float], panels: Mapping[str, Sequence[Line]], *, theme: Theme = LIGHT
-) -> bytes:
+def shift_figure(distances: Sequence[float], panels: Mapping[str, Sequence[Line]]) -> bytes:
     """Lines over the distance of stains in degrees, a panel for each quantity, as an SVG."""
     figure = _figure(width=4.4 * len(panels), height=3.2)
     for axis, (title, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        _clean(axis, theme)
+        _clean(axis, LIGHT)
         ends = {}
         for line in lines:
-            color = _color(theme, line.place)
+            color = _color(LIGHT, line.place)
             axis.plot(distances, line.values, "o-", color=color, linewidth=2, markersize=4.5)
             ends[line.label] = (distances[-1], line.values[-1], color)
         axis.set(xlabel="distance of stains, degrees", ylabel=f"{title}, percent")
@@ -203,9 +201,7 @@ class Embedded(NamedTuple):
     logits: Float[np.ndarray, "n 2"] | None = None
 
 
-def embedding_figure(
-    embedded: Mapping[str, Embedded], *, title: str, theme: Theme = LIGHT
-) -> bytes:
+def embedding_figure(embedded: Mapping[str, Embedded], *, title: str) -> bytes:
     """A column for each image: its embedded pixel features and, below, the same pixels' logits.
 
     Args:
@@ -217,8 +213,8 @@ def embedding_figure(
     below = any(image.logits is not None for image in embedded.values())
     figure = _figure(width=5 * len(embedded), height=4.6 * (1 + below))
     axes = figure.subplots(1 + below, len(embedded), squeeze=False)
-    figure.suptitle(title, color=theme.ink)
-    colors = np.array([_color(theme, 0), _color(theme, 1)])
+    figure.suptitle(title, color=LIGHT.ink)
+    colors = np.array([_color(LIGHT, 0), _color(LIGHT, 1)])
     for column, (name, image) in zip(axes.T, embedded.items(), strict=True):
         # All pixels in one order, so that no class lies on top.
         dots = {"s": 14, "c": colors[image.foreground.astype(int)], "alpha": 0.6, "linewidths": 0}
@@ -226,8 +222,8 @@ def embedding_figure(
         if below:
             shown["logits of the pixel classifier"] = image.logits
         for axis, (what, places) in zip(column, shown.items(), strict=True):
-            _clean(axis, theme)
-            axis.set_title(what, color=theme.muted, fontsize="medium")
+            _clean(axis, LIGHT)
+            axis.set_title(what, color=LIGHT.muted, fontsize="medium")
             axis.scatter(*places.T, **dots)
         column[0].set(xticks=[], yticks=[])
         if below:

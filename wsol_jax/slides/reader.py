@@ -50,20 +50,14 @@ class Slide(NamedTuple):
     handle: Any
 
 
-def open_slide(file: File, *, mpp: float | None = None) -> Slide:
+def open_slide(file: File) -> Slide:
     """Opens a slide of any format that OpenSlide knows.
-
-    Args:
-      mpp: microns per level-0 pixel, in place of what the file says: OpenSlide's property, else the
-        resolution tags of a TIFF.
 
     Raises:
       FileNotFoundError, ValueError: with the file, the reason, and what mends it.
       ImportError: OpenSlide is not installed.
     """
     file = pathlib.Path(file)
-    if mpp is not None:
-        require_plausible(mpp, file)
     openslide = require_openslide()
     if not file.is_file():
         state = "is a folder" if file.is_dir() else "does not exist"
@@ -74,9 +68,9 @@ def open_slide(file: File, *, mpp: float | None = None) -> Slide:
         raise ValueError(f"cannot read the slide {file}: {_fault(file)}") from None
     except openslide.OpenSlideError as error:
         raise ValueError(f"cannot read the slide {file}: {error}; {_remedy(file)}") from None
-    known = _known_mpp(handle.properties) if mpp is None else (float(mpp), float(mpp))
     left, top = (int(handle.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
-    return Slide(file, handle.dimensions, known, (left, top), handle.level_downsamples, handle)
+    mpp = _known_mpp(handle.properties)
+    return Slide(file, handle.dimensions, mpp, (left, top), handle.level_downsamples, handle)
 
 
 def require_plausible(mpp: float, file: File) -> None:
