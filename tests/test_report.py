@@ -266,12 +266,28 @@ def test_settings_of_ablations_stand_beside_no_number_of_the_main_table(tmp_path
     assert "83.6" not in page.text
 
 
-def test_other_folds_stand_beside_no_published_number(tmp_path):
+@pytest.mark.parametrize(
+    ("section", "other"),
+    [
+        ("data", {"fold": 3}),
+        ("data", {"name": "camelyon16", "division": "released"}),
+        ("head", {"name": "lse"}),
+        ("head", {"name": "deep_mil"}),
+        (None, {"image_size": 112}),
+    ],
+)
+def test_other_images_and_heads_stand_beside_no_published_number(tmp_path, section, other):
     fabricate(tmp_path)
-    change(tmp_path / "config.json", lambda config: config["data"].update(fold=3))
+    usual = {"image_size": 224, "head": {"name": "wgap", "gated": None}}
+    change(tmp_path / "config.json", lambda config: config.update(usual))
+    assert page_of(tmp_path).row("published")[1] == "75.1"
+    change(
+        tmp_path / "config.json",
+        lambda config: (config[section] if section else config).update(other),
+    )
     page = page_of(tmp_path)
     assert "Published: " not in page.text
-    assert "75.1" not in page.text
+    assert not [row for row in page.rows if row and row[0] == "published"]
 
 
 def test_every_kind_of_map_has_a_colour(tmp_path):

@@ -21,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from wsol_jax import (
+    arguments,
     cpu,
     distributed,
     embedding,
@@ -162,9 +163,6 @@ def main(argv: list[str]) -> None:
     """Does what `--mode` says."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; every option is --name=value")
-    for argument in sys.argv[1:]:
-        if "=~" in argument:
-            raise app.UsageError(f"{argument}: the shell leaves ~ as it is here; write $HOME")
     mode = MODES[_MODE.value]
     _require_used(mode)
     if any(flags.FLAGS[name].value is None for name in mode.needs):
@@ -277,6 +275,7 @@ def _join(mode):
 def _command():
     """Runs `main`; of an error that this package raises itself its message alone is shown."""
     try:
+        arguments.check(sys.argv[1:])
         app.run(main)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         raised = traceback.extract_tb(error.__traceback__)[-1].filename

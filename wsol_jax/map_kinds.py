@@ -14,6 +14,9 @@ SCORES = {  # by metric: what is reported of every checkpoint, the foremost firs
 CHECKPOINTS = ("b_loc", "b_cl", "last")  # in the order in which they are shown
 VALIDATION = {"pxap": "PxAP", "dice": "Dice"}
 MAPS = "valpx/{metric}/"  # in a history, followed by the name of the map
+# Of PixelCAM's main results: the images, and the head that stands below each kind of map.
+IMAGES = {"image_size": 224, "data.fold": 0, "data.division": "slide_disjoint"}
+HEADS = {"deep_mil": "deep_mil", "grad_cam_pp": "wgap", "layer_cam": "wgap", "sat": "conv_gap"}
 # Of the second phases of the main results: what they begin from, and the keywords in which they
 # differ by data set and encoder.
 ORIGIN = {"cam_checkpoint": "b_loc", "weights_checkpoint": "b_cl", "cam_workdir": ""}
@@ -138,23 +141,27 @@ def _as_published(config: Mapping[str, Any], name: str) -> bool:
     return all(given[key] == value for key, value in usual.items() if key not in FREE[name])
 
 
+def _of_main_results(config: Mapping[str, Any], cam: str) -> bool:
+    """Whether images and head are those of PixelCAM's main results for the maps called `cam`."""
+    usual = {**IMAGES, "head.name": HEADS.get(cam), "head.gated": True}
+    return all(at(config, *key.split(".")) in (None, value) for key, value in usual.items())
+
+
 def _published(config: Mapping[str, Any], phase: str, made_by: str, name: str) -> dict[str, float]:
     """The papers' numbers for the maps called `name` that the method `made_by` makes.
 
-    A config may name its row itself, under "published". Other folds, settings of an ablation, CAMs
-    of another run or checkpoint and controls stand beside no number of the main results.
+    A config may name its row itself, under "published". Other folds, divisions, sizes and heads,
+    settings of an ablation, CAMs of another run or checkpoint and controls stand beside no number
+    of the main results.
     """
-    second = bool(config.get("baseline")) and phase != "baseline"
-    if at(config, "data", "fold") or (second and not _as_published(config, made_by)):
-        return {}
     data = at(config, "data", "name") or ""
-    own = _own_row(config, name)
-    if own:
-        return published.lookup(data=data, backbone="resnet18", method=own) or {}
-    row = {
-        "data": data,
-        "backbone": backbone_of(config),
-        "method": (at(config, "baseline", "cam") or "") if second else name,
-    }
+    if own := _own_row(config, name):
+        row = published.lookup(data=data, backbone="resnet18", method=own)
+        return {} if at(config, "data", "fold") else row or {}
+    second = bool(config.get("baseline")) and phase != "baseline"
+    cam = (at(config, "baseline", "cam") or "") if second else name
+    if not _of_main_results(config, cam) or (second and not _as_published(config, made_by)):
+        return {}
     on_top = {name: made_by == name for name in FREE}
-    return published.lookup(**row, **on_top) or {}
+    row = published.lookup(data=data, backbone=backbone_of(config), method=cam, **on_top)
+    return row or {}
