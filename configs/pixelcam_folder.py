@@ -3,9 +3,9 @@
 python -m wsol_jax.main --config=configs/pixelcam_folder.py --config.data.folder=FOLDER
 python -m wsol_jax.main --config=configs/pixelcam_folder.py:vgg16/grad_cam_pp ...
 
-It learns from the maps of deep_mil, grad_cam_pp, layer_cam (unless told otherwise) or sat; before a
-slash there may be another encoder than a ResNet-50: resnet18, vgg16 or inception_v3. SAT has its
-own, a DeiT-Tiny.
+It learns from the maps of layer_cam, unless told otherwise: cam, deep_mil, grad_cam, grad_cam_pp,
+lse, max, wildcat or sat. Before a slash there may be another encoder than a ResNet-50: resnet18,
+vgg16 or inception_v3. SAT has its own, a DeiT-Tiny.
 
 No image needs pixel labels: the CAMs are those of the checkpoint that classifies best, and of the
 second phase the last one stands. If some validation images have masks,
@@ -18,12 +18,10 @@ from ml_collections import ConfigDict
 from configs import common
 from wsol_jax import choices
 
-MAPS = ("deep_mil", "grad_cam_pp", "layer_cam", "sat")
-
 
 def get_config(variant="layer_cam"):
     encoder, _, cam = variant.rpartition("/")
-    choices.require("map", cam, MAPS)
+    choices.require("map", cam, (*common.READ_OUT, "sat"))
     known = [common.DEIT] if cam == "sat" else [n for n in common.ENCODERS if n != common.DEIT]
     encoder = encoder or known[0]
     choices.require(f"encoder of {cam}", encoder, known)

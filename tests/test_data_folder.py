@@ -259,6 +259,11 @@ def test_a_run_without_pixel_labels(tmp_path, monkeypatch):
         ("vgg16/deep_mil", "vgg16", "deep_mil"),
         ("inception_v3/layer_cam", "inception_v3", "wgap"),
         ("resnet18/layer_cam", "resnet18", "wgap"),
+        ("cam", "resnet50", "wgap"),
+        ("vgg16/grad_cam", "vgg16", "wgap"),
+        ("lse", "resnet50", "lse"),
+        ("max", "resnet50", "max"),
+        ("vgg16/wildcat", "vgg16", "wildcat"),
     ],
 )
 def test_own_images_may_have_any_map_and_encoder(variant, encoder, head):
@@ -274,7 +279,7 @@ def test_own_images_may_have_any_map_and_encoder(variant, encoder, head):
 @pytest.mark.parametrize(
     ("module", "variant", "message"),
     [
-        (pixelcam_folder, "unet", r"unknown map 'unet'; have \['deep_mil', 'grad_cam_pp'"),
+        (pixelcam_folder, "unet", r"unknown map 'unet'; have \['cam', 'deep_mil', .*'sat'\]"),
         (pixelcam_folder, "vgg16/sat", r"unknown encoder of sat 'vgg16'; have \['deit_tiny"),
         (
             pixelcam_folder,
@@ -283,8 +288,8 @@ def test_own_images_may_have_any_map_and_encoder(variant, encoder, head):
         ),
         (
             pixelcam_glas,
-            "deep_mil",
-            r"unknown map 'deep_mil'; have \['layer_cam', 'grad_cam_pp'\]",
+            "sat",
+            r"unknown map 'sat'; have \['cam', 'deep_mil', .*'wildcat'\]",
         ),
     ],
 )

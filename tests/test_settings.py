@@ -113,6 +113,7 @@ def test_terms_of_max_min():
     [
         ("glas/layer_cam", (1000, 1e-3, (5, 10, 15, 20), "wgap")),
         ("glas/deep_mil+pixelcam", (1000, 1e-3, (5, 10, 15, 20), "deep_mil")),
+        ("camelyon16/layer_cam", (20, 1e-3, (5, 10, 15), "wgap")),
         ("glas/grad_cam_pp+negev", (1000, 0.1, (250, 500, 750), "wgap")),
         ("camelyon16/layer_cam+pixelcam", (20, 1e-3, (2, 4, 6, 8), "wgap")),
         ("camelyon16/grad_cam_pp+pixelcam", (20, 1e-3, (2, 4, 6, 8), "wgap")),
@@ -128,6 +129,8 @@ def test_rows_of_pixelcam(variant, expected):
     assert (told["momentum"], told["weight_decay"], told["fast_ratio"]) == (0.9, 1e-4, 10)
     assert (config.resize, config.image_size, config.augment.turn) == (256, 224, False)
     camelyon16 = variant.startswith("camelyon16")
+    first = config.baseline or config
+    assert first.method.dropout == (0.0 if camelyon16 else 0.1)
     assert config.data.get("division") == ("slide_disjoint" if camelyon16 else None)
     if variant.endswith("pixelcam"):
         method = config.method
@@ -155,6 +158,7 @@ def test_sat_has_one_learning_rate_and_patches_for_pixels_on_camelyon16():
         config = common.row("name", "resnet50", f"{data}/sat+pixelcam")
         assert config.backbone.name == "deit_tiny_patch16_224"
         assert config.optimizer.fast == ()
+        assert config.optimizer.learning_rate == config.baseline.optimizer.learning_rate == 2e-3
         assert (config.method.seed_grid, config.method.dropout) == (grid, 0)
         assert config.method.sat_terms is False
         first = config.baseline.method
