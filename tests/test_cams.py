@@ -122,6 +122,14 @@ def test_bounded_maps_cut_at_one_half_are_the_larger_class_map(trained, name):
     assert maps.max() <= 1
 
 
+def test_of_equal_maps_of_many_classes_the_lowest_wins():
+    scores = jax.random.randint(jax.random.key(0), (32, 5, 5, 4), 0, 3).astype(float)
+    head = cams.Head(lambda features: jnp.mean(features, axis=(1, 2)), lambda features: features)
+    label = jnp.arange(32) % 4
+    maps = cams.bounded(cams.cam, head, scores, label)
+    np.testing.assert_array_equal(maps > 0.5, jnp.argmax(scores, axis=-1) == label[:, None, None])
+
+
 def test_bounded_attention_exceeds_its_mean_over_pixels_and_classes():
     head = heads.build("deep_mil", K, gated=False)
     features = jax.random.normal(jax.random.key(0), (B, H, W, C))

@@ -45,7 +45,7 @@ def test_pixels_are_those_with_a_label(name):
     batch = chosen(None)
     batch["mask"] = batch["mask"].copy()
     batch["mask"][:, : small.SIZE // 2] = 255
-    features, truth, logits = embedding.pixels(built, variables, batch)
+    features, truth, logits = embedding.make_pixels(built)(variables, batch)
     view = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
     whole = np.asarray(built.features(variables, view))[0]
     kept = whole[len(whole) // 2 :].reshape(-1, whole.shape[-1])
@@ -57,8 +57,9 @@ def test_pixels_are_those_with_a_label(name):
         return
     maps = built.model.apply(variables, view)["pixel_logits"][0]
     np.testing.assert_allclose(logits, maps[len(maps) // 2 :].reshape(-1, 2), atol=1e-5)
+    unlabelled = {**batch, "mask": np.full_like(batch["mask"], 255)}
     with pytest.raises(ValueError, match="no pixel labels"):
-        embedding.pixels(built, variables, {**batch, "mask": np.full_like(batch["mask"], 255)})
+        embedding.make_pixels(built)(variables, unlabelled)
 
 
 def test_far_clusters_stay_apart():

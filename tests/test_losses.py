@@ -68,14 +68,6 @@ def test_nothing_known_gives_zero_and_no_gradient():
     np.testing.assert_array_equal(gradient, 0)
 
 
-def test_known_may_be_a_weight():
-    logits, target, known = pixels(4)
-    once = losses.partial_cross_entropy(logits, target, known)
-    thrice = losses.partial_cross_entropy(logits, target, 3.0 * known)
-    assert thrice.value == pytest.approx(float(once.value), rel=1e-6)
-    assert thrice.weight == 3 * once.weight
-
-
 def test_maps_need_not_be_flattened():
     logits, target, known = pixels(5, (2, 12))
     flat = losses.partial_cross_entropy(logits, target, known)

@@ -138,9 +138,15 @@ def test_training_sees_the_erased_images_and_has_no_gradient_through_the_erasing
     assert np.abs(by_training[0] - logits(variables["params"], IMAGE))[1:].max() > 1e-3
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"top": 1.0}])
-def test_impossible_rounds_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"rounds is \d and top .*expected rounds >= 1"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "rounds is 0; expected a number at least 1"),
+        ({"top": 1.0}, "top is 1.0; expected a number above 0 and below 1"),
+    ],
+)
+def test_impossible_rounds_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         small("erase", **wrong)
 
 

@@ -53,6 +53,23 @@ def test_nearest_repeats_pixels():
     )
 
 
+def test_doubled_is_nearest_at_twice_the_size_or_one_less():
+    doubled = ops.doubled(MAPS)
+    for less in (0, 1):
+        shape = tuple(2 * side - less for side in MAPS.shape[1:3])
+        np.testing.assert_array_equal(
+            doubled[:, : shape[0], : shape[1]], ops.resize_nearest(MAPS, shape)
+        )
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_maps_that_are_not_finite_or_constant_become_zero(value):
+    maps = MAPS[..., 0].at[0, 1, 1].set(value).at[1].set(0.3)
+    stretched = ops.min_max(maps)
+    np.testing.assert_array_equal(stretched[:2], 0)
+    np.testing.assert_array_equal(stretched[2:], ops.min_max(MAPS[2:, ..., 0]))
+
+
 def test_min_max_spans_zero_to_one_for_each_map():
     stretched = ops.min_max(MAPS[..., 0])
     np.testing.assert_array_equal(stretched.min((1, 2)), 0)

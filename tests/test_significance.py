@@ -77,6 +77,13 @@ def test_t_test_refuses_what_has_no_t(first, message):
         significance.t_test(first, [3.0, 3.0])
 
 
+def test_equal_values_do_not_vary_though_their_mean_is_rounded():
+    """(97.1 + 97.1 + 97.1) / 3 is not 97.1."""
+    assert np.mean([97.1] * 3) != 97.1
+    with pytest.raises(ValueError, match="vary"):
+        significance.t_test([97.3] * 3, [97.1] * 3)
+
+
 def test_interval_covers_the_mean_as_often_as_it_says(monkeypatch):
     """And as often as the interval of a normal distribution, from the same samples, does."""
     monkeypatch.setattr(significance, "RESAMPLES", 400)

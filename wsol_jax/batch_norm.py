@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
             return _normalize(x, mean.value, var.value, scale, bias, self.epsilon)
         batch_mean, batch_var, count = self._statistics(x)
         mean.value += self.momentum * (batch_mean - mean.value)
-        var.value += self.momentum * (batch_var * count / (count - 1) - var.value)
+        var.value += self.momentum * (batch_var * count / max(count - 1, 1) - var.value)
         return _normalize(x, batch_mean, batch_var, scale, bias, self.epsilon)
 
     def _statistics(self, x):

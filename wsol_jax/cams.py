@@ -6,7 +6,6 @@ classes (b h w k). All return raw maps at feature resolution; turn them into map
 `ops.min_max`, then resize: in that order, as the released code does.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -122,17 +121,18 @@ def bounded(
     cutting it at one half is the same as resizing the class maps and comparing them. Of equal maps
     the lower class wins, as by argmax.
     """
-    own = readout(head, features, label)
     classes = head.score(features).shape[-1]
+    maps = [readout(head, features, jnp.full_like(label, k)) for k in range(classes)]
+    maps = jnp.stack(maps, axis=-1)
+    own, of_label = pick(maps, label), label[:, None, None]
     if readout is deep_mil:
-        margin = own - 1 / (classes * own[0].size)
+        margin, wins = own - 1 / (classes * own[0].size), of_label == 0
     else:
-        others = [readout(head, features, (label + i) % classes) for i in range(1, classes)]
-        margin = own - functools.reduce(jnp.maximum, others)
+        others = jnp.where(jnp.arange(classes) == of_label[..., None], -jnp.inf, maps)
+        margin, wins = own - jnp.max(others, axis=-1), of_label == jnp.argmax(maps, axis=-1)
     largest = jnp.max(jnp.abs(margin), axis=(1, 2), keepdims=True)
     scaled = 0.5 + 0.5 * margin / jnp.where(largest > 0, largest, 1)
-    tied = 0.5 + jnp.where(label == 0, TIED, -TIED)[:, None, None]
-    return jnp.where(margin == 0, tied, scaled)
+    return jnp.where(margin == 0, 0.5 + jnp.where(wins, TIED, -TIED), scaled)
 
 
 def readout(name: str) -> Callable[[Head, Features, Int[Array, "b"]], Maps]:

@@ -130,5 +130,5 @@ class Checkpoints:
 
 def _names(tree):
     """The paths of a tree's leaves."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    paths, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths}

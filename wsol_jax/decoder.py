@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         if self.centre:
             x = unit(unit(x, x.shape[-1], "center.0"), x.shape[-1], "center.1")
         for index, channels in enumerate(self.channels):
-            x = ops.resize_nearest(x, (2 * x.shape[1], 2 * x.shape[2]))
+            x = ops.doubled(x)
             if finer:
                 level = finer.pop()
                 x = jnp.concatenate([_resized(x, level.shape[1:3]), level], axis=-1)
@@ -68,8 +68,9 @@ class Decoder(nn.Module):
 class DoubleConvDecoder(nn.Module):
     """Feature levels of a `double_conv.Pyramid` -> logits (b H W 2), channel 1 foreground.
 
-    At every level: two convolutions of its width, nearest resizing to the next finer level, which
-    is joined, and two convolutions of that one's width. The small U-Net of the max-min paper.
+    At every level: two convolutions of its width, nearest resizing to the next finer level, of
+    twice the size or one less, which is joined, and two convolutions of that one's width. The small
+    U-Net of the max-min paper.
     """
 
     dtype: jnp.dtype | None = None
@@ -87,7 +88,7 @@ class DoubleConvDecoder(nn.Module):
         for number, level in enumerate(reversed(finer)):
             before = double_conv.DoubleConv(x.shape[-1], **options, name=f"up.{number}.before")
             after = double_conv.DoubleConv(level.shape[-1], **options, name=f"up.{number}.after")
-            x = ops.resize_nearest(before(x, train), level.shape[1:3])
+            x = ops.doubled(before(x, train))[:, : level.shape[1], : level.shape[2]]
             x = after(jnp.concatenate([x, level], axis=-1), train)
         x = ops.wide(x)
         return _resized(nn.Dense(2, kernel_init=_kaiming, name="head")(x), shape)

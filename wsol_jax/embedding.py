@@ -5,7 +5,7 @@ features, and, where the method has a pixel classifier, how that tells them apar
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -49,10 +49,10 @@ def run(config: Any, workdir: pathlib.Path, images: Sequence[str] = ()) -> pathl
     step = phase.best.step(phase.checkpoint, name)
     test = experiment.open_split(config, "test")
     batches = [example(test, image) for image in images or (None,)]
-    variables = phase.best.variables(step, phase.like)
-    embedded = {}
+    variables = jax.device_put(phase.best.variables(step, phase.like))
+    pixels, embedded = make_pixels(phase.method), {}
     for batch in batches:
-        features, truth, logits = pixels(phase.method, variables, batch)
+        features, truth, logits = pixels(variables, batch)
         place = embed(features, config.seed)
         embedded[test.names[batch["index"][0]]] = figures.Embedded(place, truth == 1, logits)
     chosen = f"{wording.name_of(phase.checkpoint)} of {wording.name_of(name)}"
@@ -80,10 +80,10 @@ def example(split: splits.Split, name: str | None) -> splits.Batch:
     )
 
 
-def pixels(method: Method, variables: Any, batch: splits.Batch) -> tuple:
-    """Features (n c), truth (n) and pixel logits (n 2) of the annotated pixels of a batch.
+def make_pixels(method: Method) -> Callable[[Any, splits.Batch], tuple]:
+    """(variables, batch) -> features (n c), truth (n) and pixel logits (n 2) of annotated pixels.
 
-    Logits are None where the method has no pixel head.
+    Logits are None where the method has no pixel head. Compiled once for each size of images.
     """
 
     @jax.jit
@@ -95,14 +95,17 @@ def pixels(method: Method, variables: Any, batch: splits.Batch) -> tuple:
         truth = separability.truth_of_features(batch["mask"], features.shape[1:3])
         return features.astype(jnp.float32), truth, logits
 
-    features, truth, logits = jax.device_get(apply(variables, batch))
-    known = truth != pixel_labels.UNANNOTATED
-    if not known.any():
-        raise ValueError(
-            "the image has no pixel labels at the resolution of the features, by which to colour "
-            "them; expected some: pass --image=NAME of one that has"
-        )
-    return features[known], truth[known], None if logits is None else logits[known]
+    def pixels(variables, batch):
+        features, truth, logits = jax.device_get(apply(variables, batch))
+        known = truth != pixel_labels.UNANNOTATED
+        if not known.any():
+            raise ValueError(
+                "the image has no pixel labels at the resolution of the features, by which to "
+                "colour them; expected some: pass --image=NAME of one that has"
+            )
+        return features[known], truth[known], None if logits is None else logits[known]
+
+    return pixels
 
 
 def embed(features: Float[np.ndarray, "n c"], seed: int) -> Float[np.ndarray, "n 2"]:

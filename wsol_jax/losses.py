@@ -66,7 +66,7 @@ def cross_entropy(
 def partial_cross_entropy(
     pixel_logits: Float[Array, "b *n k"],
     target: Integer[Array, "b *n"],
-    known: Bool[Array, "b *n"] | Float[Array, "b *n"],
+    known: Bool[Array, "b *n"],
 ) -> Ratio:
     """Cross-entropy over the known pixels of the whole batch (PixelCAM, eq. 2-3).
 
@@ -76,14 +76,12 @@ def partial_cross_entropy(
 
     Args:
       target: class of each pixel, 0 background and 1 foreground.
-      known: which pixels have a target, or how much each one counts.
+      known: which pixels have a target.
     """
-    logits = ops.wide(pixel_logits)
-    weight = known.astype(logits.dtype)
     # Selected before the logarithm, so that nothing unknown, even NaN, reaches sum or gradient.
-    logits = jnp.where(weight[..., None] > 0, logits, 0)
-    target = jnp.where(weight > 0, target, 0)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    logits = jnp.where(known[..., None], ops.wide(pixel_logits), 0)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, target, 0))
+    weight = known.astype(logits.dtype)
     return Ratio(jnp.sum(weight * loss), jnp.sum(weight))
 
 

@@ -171,7 +171,10 @@ class Dice(_Counts):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self)
 
     def compute(self) -> float:
-        """Mean of F1+ and F1-, 0 to 100: a map that is all foreground reaches at most 50."""
+        """Mean of F1+ and F1-, 0 to 100.
+
+        A map that is all foreground reaches at most 50, unless images have no background.
+        """
         return float(np.nanmean(self._f1()))
 
     def threshold(self) -> float:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 
 def in_single_precision(function: Callable) -> Callable:
-    """A function whose products a TPU, left alone, would make of factors rounded to bfloat16.
+    """The function with single precision's products; a TPU, left alone, rounds their factors.
 
     What "high" is elsewhere: float32 on a CPU, at least TF32 on a GPU, as its default is.
     """
@@ -63,6 +63,11 @@ def resize_nearest(
     return images[:, rows[:, None], columns[None, :]]
 
 
+def doubled(images: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
+    """Nearest neighbour to twice the size; the gradient is a sum, where indexing has a scatter."""
+    return images.repeat(2, axis=1).repeat(2, axis=2)
+
+
 def gather_bilinear(
     maps: Float[Array, "b h w c"], points: Int[Array, "b n 2"], shape: tuple[int, int]
 ) -> Float[Array, "b n c"]:
@@ -73,20 +78,21 @@ def gather_bilinear(
     _, height, width, _ = maps.shape
     rows = jnp.asarray(_interpolation(height, shape[0], align_corners=False), maps.dtype)
     columns = jnp.asarray(_interpolation(width, shape[1], align_corners=False), maps.dtype)
-    weights = jnp.einsum("bnh,bnw->bnhw", rows[points[..., 0]], columns[points[..., 1]])
+    weights = rows[points[..., 0]][..., None] * columns[points[..., 1]][..., None, :]
     return jnp.einsum("bnhw,bhwc->bnc", weights, maps, precision="highest")
 
 
 def min_max(maps: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
-    """Each map stretched to [0, 1] by its own minimum and maximum; constant maps become zero.
+    """Each map stretched to [0, 1] by its own minimum and maximum.
 
-    Entries that are not finite become 0 (NaN, -inf) or 1 (+inf), as in the released code.
+    Constant maps become zero, and so do maps that have a value which is not finite.
     """
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     shifted = maps - low
     stretched = shifted / jnp.max(shifted, axis=(1, 2), keepdims=True)
-    finite = jnp.nan_to_num(stretched, nan=0.0, posinf=1.0, neginf=0.0)
-    return jnp.clip(finite, 0, 1)  # a compiler may round the map and its minimum differently
+    return jnp.clip(
+        jnp.nan_to_num(stretched), 0, 1
+    )  # a compiler may round the map and its minimum differently
 
 
 def split_keys(keys: Key[Array, "b"] | None, count: int) -> list[Any]:

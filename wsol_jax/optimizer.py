@@ -89,9 +89,7 @@ def groups(params: Any, fast: tuple[str, ...], frozen: tuple[str, ...] = ()) -> 
             f"optimizer.fast has {joined[0]!r}; expected several: "
             f'--config.optimizer.fast="{tuple(joined[0].split(","))}"'
         )
-    names = jax.tree_util.tree_map_with_path(
-        lambda path, _: "/".join(str(key.key) for key in path), params
-    )
+    names = jax.tree.map_with_path(lambda path, _: "/".join(str(key.key) for key in path), params)
     for prefix in fast:
         module = prefix.partition("/")[0]
         own = [name for name in jax.tree.leaves(names) if name.startswith(module)]

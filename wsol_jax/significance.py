@@ -73,10 +73,10 @@ def t_test(first: Sequence[float], second: Sequence[float]) -> TTest:
     groups = [np.asarray(group, np.float64) for group in (first, second)]
     if any(len(group) < 2 or not np.isfinite(group).all() for group in groups):
         raise ValueError(f"cannot test {first} against {second}; expected two finite values each")
+    if not any(np.ptp(group) for group in groups):
+        raise ValueError(f"cannot test {first} against {second}; expected values that vary")
     degrees = sum(len(group) for group in groups) - 2
     deviation = np.sqrt(sum(np.sum((group - group.mean()) ** 2) for group in groups) / degrees)
-    if deviation == 0:
-        raise ValueError(f"cannot test {first} against {second}; expected values that vary")
     difference = groups[0].mean() - groups[1].mean()
     effect = difference / deviation
     error = deviation * np.sqrt(sum(1 / len(group) for group in groups))

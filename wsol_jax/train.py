@@ -148,6 +148,7 @@ def fit(
         Termination(deadline) as termination,
     ):
         state, memory = _begin(phase, transform, checkpoints, validation)
+        # Both phases begin with the seed, as released: their n-th steps draw the same views.
         done, key = int(state.step), jax.random.key(config.seed)
         state, save_at = engine.place(state), time.monotonic() + SAVE_SECONDS
         batches = map(engine.feed, _batches(phase, config, data, start=done))

@@ -72,11 +72,11 @@ def make(
       encoder: image (b H W 3) -> feature levels, the last of which (b h w c) is used.
       head: features -> logits (b k), with the class maps that it pools as `maps`.
       rounds: maps whose union is the region; all but the last erase.
-      top: how far below the largest activation a pixel still belongs to the region, in [0, 1].
+      top: how far below the largest activation a pixel still belongs to the region, in (0, 1).
       object_class: the class that is localized; that of the image unless given.
     """
-    if rounds < 1 or not 0 < top < 1:
-        raise ValueError(f"rounds is {rounds} and top {top}; expected rounds >= 1 and 0 < top < 1")
+    choices.require_number("rounds", rounds, least=1)
+    choices.require_number("top", top, above=0, below=1)
     choices.require("object_class", object_class, (None, *range(head.num_classes)))
     model = Erase(encoder, head, rounds, top)
 
