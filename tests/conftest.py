@@ -37,13 +37,20 @@ install_import_hook("wsol_jax", "checks.typechecker").__enter__()
 LONGEST = (
     "golden_methods",
     "train",
+    "distributed",
     "configs",
     "parallel",
     "main",
     "golden_training",
     "notebook",
-    "distributed",
     "miniature",
+    "golden_models",
+    "golden_maxmin",
+    "tables",
+    "evaluate",
+    "vit",
+    "weights",
+    "wiring",
 )
 
 

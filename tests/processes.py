@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
+COLLECT_RARELY = "import gc; gc.set_threshold(100_000, 50, 50)\n"  # as conftest.py does
 FEW = {"train": 16, "test": 10}  # drawn images; all of them take a while to draw
 DRAW_FEW = f"from wsol_jax.data import synthetic_glands as s; s.SPLITS.update({FEW})\n"
 
@@ -32,5 +33,5 @@ def start(
         "PYTHONPATH": f"{HERE}:{HERE.parent}",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
     }
-    command = [sys.executable, *flags, "-c", program, *map(str, arguments)]
+    command = [sys.executable, *flags, "-c", COLLECT_RARELY + program, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, text=True, **options)

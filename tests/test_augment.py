@@ -128,6 +128,10 @@ def test_a_crop_of_a_padded_image_is_that_of_the_image(turn):
     del batch["cam"]
     rows, columns = (np.arange(SIDE) < side[:, None] for side in sizes.T)
     inside = rows[:, :, None] & columns[:, None, :]
+    alone = []
+    for i, (height, width) in enumerate(sizes):
+        cut = {name: values[i : i + 1, :height, :width] for name, values in batch.items()}
+        alone.append(_view(cut, keys[i : i + 1], turn))
     for padding in (0, 255):  # whatever it holds, it is not seen
         padded = {
             "image": jnp.where(inside[..., None], batch["image"], padding),
@@ -136,9 +140,7 @@ def test_a_crop_of_a_padded_image_is_that_of_the_image(turn):
         }
         views = jax.jit(_view, static_argnums=2)(padded, keys, turn)
         assert views.keys() == {"image", "mask"}
-        for i, (height, width) in enumerate(sizes):
-            alone = {name: values[i : i + 1, :height, :width] for name, values in batch.items()}
-            view = _view(alone, keys[i : i + 1], turn)
+        for i, view in enumerate(alone):
             np.testing.assert_array_equal(views["mask"][i], view["mask"][0])
             np.testing.assert_allclose(views["image"][i], view["image"][0], atol=1e-5)
 

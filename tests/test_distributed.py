@@ -19,7 +19,7 @@ import processes
 import pytest
 import small
 
-from wsol_jax import checkpoint, distributed, experiment, parallel, train
+from wsol_jax import checkpoint, distributed, experiment, parallel, report, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 WHO = [(1, 0), (2, 0), (2, 1)]  # number of processes, and which one
@@ -158,15 +158,13 @@ def test_processes_that_see_other_images_are_refused(compared):
         assert message.startswith("processes [1] see other images, labels or splits than process 0")
 
 
-def begin(workdir, count, *arguments, devices=1):
-    """Starts the run of `small.tiny_phases` in as many processes."""
+def begin(workdir):
+    """Starts the run of `small.tiny_phases` in two processes."""
     config = workdir.parent / "config.py"
     config.write_text("from small import tiny_phases as get_config\n")
-    flags = [f"--config={config}", f"--workdir={workdir}", *arguments]
-    if count == 1:
-        return [processes.start(RUN, *flags, devices=devices)]
-    flags += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
-    return [processes.start(RUN, *flags, f"--process={i}") for i in range(count)]
+    flags = [f"--config={config}", f"--workdir={workdir}"]
+    flags += [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    return [processes.start(RUN, *flags, f"--process={i}") for i in range(2)]
 
 
 def weights_of(folder):
@@ -199,19 +197,20 @@ def runs(tmp_path_factory):
     killed by SIGKILL to one of two, and ended by two.
     """
     folder = tmp_path_factory.mktemp("runs")
-    (whole,) = begin(folder / "whole", 1, devices=2)
-    stopped, killed = (begin(folder / name, 2) for name in ("stopped", "killed"))
+    stopped, killed = (begin(folder / name) for name in ("stopped", "killed"))
     signal_when(stopped[1], signal.SIGTERM, folder / "stopped/baseline/history.jsonl")
     signal_when(killed[1], signal.SIGKILL, folder / "killed/pixelcam/history.jsonl")
     killed[0].kill()  # as the launcher and clusters do: alone it waits for the other one
     codes = {"stopped": [p.wait() for p in stopped], "killed": [p.wait() for p in killed]}
     shutil.copytree(folder / "stopped", folder / "by_one")
     shutil.copytree(folder / "killed", folder / "by_two")
-    pair = begin(folder / "by_two", 2)
+    pair = begin(folder / "by_two")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "open_data", small.small_data)
-        train.run(small.tiny_phases(), folder / "by_one")
-    assert [process.wait() for process in (whole, *pair)] == [0, 0, 0]
+        for name in ("whole", "by_one"):
+            train.run(small.tiny_phases(), folder / name)
+        report.write(folder / "whole")
+    assert [process.wait() for process in pair] == [0, 0]
     return folder, codes
 
 

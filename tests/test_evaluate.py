@@ -16,7 +16,7 @@ DATA = small.small_data()
 def trained():
     """A method, and variables that are not the initial ones of a head that knows nothing."""
     built = small.small_method("classifier", dropout=0.0)
-    return built, built.model.init(jax.random.key(3), jnp.zeros((1, small.SIZE, small.SIZE, 3)))
+    return built, small.initialize(built)
 
 
 def test_batches_and_padding_change_nothing(trained):
@@ -53,7 +53,7 @@ def test_scores_are_those_of_the_maps(trained):
     scores = evaluator.scores(variables, DATA.test)
     batch = next(DATA.test.ordered(DATA.test.size))
     image = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
-    logits, maps = built.localize(variables, image, jnp.asarray(batch["label"]))
+    logits, maps = jax.jit(built.localize)(variables, image, jnp.asarray(batch["label"]))
     correct = np.argmax(logits, -1) == batch["label"]
     assert scores.accuracy.compute() == 100 * np.asarray(correct).mean()
     for name, low in maps.items():
@@ -76,10 +76,10 @@ def test_images_of_several_shapes_are_evaluated_each_at_its_own(trained):
     split = memory.serve(tuple("abcde"), arrays["label"], own, window=5)
     evaluator = evaluate.Evaluator(built, 2)
     maps, scores = evaluator.maps(variables, split), evaluator.scores(variables, split)
-    counts = 0
+    localize, counts = jax.jit(built.localize), 0
     for i, (image, truth) in enumerate(own):
         view = augment.eval_view({"image": jnp.asarray(image[None])})["image"]
-        _, low = built.localize(variables, view, jnp.asarray(arrays["label"][i : i + 1]))
+        _, low = localize(variables, view, jnp.asarray(arrays["label"][i : i + 1]))
         np.testing.assert_allclose(maps["cam"][i], low["cam"][0], atol=2e-3)
         full = evaluate.to_size(low["cam"], truth.shape)[0]
         counts += np.stack(
@@ -99,7 +99,7 @@ def test_dice_is_that_of_maps_stretched_from_corner_to_corner(trained):
     split = memory.serve(tuple("abcd"), arrays["label"], own, window=4)
     scores = evaluate.Evaluator(built, 4, "dice").scores(variables, split).maps["cam"]
     image = augment.eval_view({"image": jnp.asarray(arrays["image"])})["image"]
-    _, maps = built.localize(variables, image, jnp.asarray(arrays["label"]))
+    _, maps = jax.jit(built.localize)(variables, image, jnp.asarray(arrays["label"]))
     found = {"foreground": [], "background": []}
     for low, truth in zip(np.asarray(maps["cam"]), masks, strict=True):
         full = low
@@ -159,7 +159,7 @@ def test_pseudo_labels_are_true_class_maps_in_the_order_of_the_split(trained, tm
     assert maps.dtype == np.float16
     batch = next(DATA.seen.ordered(DATA.seen.size))
     image = augment.eval_view({"image": jnp.asarray(batch["image"])})["image"]
-    _, expected = built.localize(variables, image, jnp.asarray(batch["label"]))
+    _, expected = jax.jit(built.localize)(variables, image, jnp.asarray(batch["label"]))
     np.testing.assert_allclose(maps, expected["grad_cam"], atol=2e-3)
     origin = {"map": "grad_cam", "step": 3}
     assert pseudo_labels.load(tmp_path / "cams.npy", origin) is None

@@ -46,7 +46,10 @@ def trained(tmp_path_factory):
     """The quickstart cut to one epoch of few images, without TensorFlow and clu."""
     folder = tmp_path_factory.mktemp("main") / "run"
     hidden = ["tensorflow", "tensorflow_datasets", "clu", "tensorboard"]
-    program = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy\n"
+    program = (
+        processes.COLLECT_RARELY
+        + f"import sys; sys.modules.update(dict.fromkeys({hidden})); import runpy\n"
+    )
     program += processes.DRAW_FEW
     program += "runpy.run_module('wsol_jax.main', run_name='__main__', alter_sys=True)"
     arguments = ["--config=configs/quickstart.py", f"--workdir={folder}", *SHORT]

@@ -10,7 +10,8 @@ from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAM = f"""
-import runpy
+import runpy, sys
+sys.modules["tensorflow"] = None  # of TensorBoard, slow to import
 {processes.DRAW_FEW}
 runpy.run_module("wsol_jax.main", run_name="__main__", alter_sys=True)
 """

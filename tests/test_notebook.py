@@ -8,6 +8,9 @@ import nbformat
 import processes
 import pytest
 
+# TensorFlow, of TensorBoard, is slow to import.
+BEFORE = processes.COLLECT_RARELY + "import sys; sys.modules['tensorflow'] = None\n"
+BEFORE += processes.DRAW_FEW
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -18,7 +21,7 @@ def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("WSOL_NOTEBOOK_WORKDIR", str(tmp_path / "run"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(processes.DRAW_FEW))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(BEFORE))
     resources = {"metadata": {"path": str(ROOT / "notebooks")}}
     nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
     pictures = [

@@ -59,24 +59,28 @@ def test_eight_devices_equal_one(on_eight_devices, name, engine):
     np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-7)
 
 
+@functools.cache
+def step_of(name):
+    """A method and its step, in which nothing but a gradient moves anything."""
+    method = small_method(name)
+    descent = transform(method, weight_decay=0.0)
+    return method, jax.jit(train.make_step(method, descent, 32))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_step_lowers_for_every_platform(name):
-    method = small_method(name)
-    step = train.make_step(method, transform(method), 32)
+    method, step = step_of(name)
     state = jax.eval_shape(functools.partial(state_of, method), shapes(method))
     inputs = jax.eval_shape(lambda: (jax.tree.map(jnp.asarray, batch(0)), jax.random.key(0)))
-    exported = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(state, *inputs)
+    exported = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(state, *inputs)
     assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_finite_step(name):
-    method = small_method(name)
+    method, step = step_of(name)
     state = begin(method)
-    descent = transform(method, weight_decay=0.0)  # so that nothing but a gradient moves anything
-    after, losses = jax.jit(train.make_step(method, descent, 32))(
-        state, batch(0), jax.random.key(0)
-    )
+    after, losses = step(state, batch(0), jax.random.key(0))
     assert all(np.isfinite(v) for v in losses.values())
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, after.params)
     idle = {*method.frozen, *NEVER_RUN.get(name, ())}

@@ -13,6 +13,7 @@ import processes
 import pytest
 import small
 
+from configs import common
 from wsol_jax import (
     checkpoint,
     experiment,
@@ -177,26 +178,30 @@ def wait_for(condition, process, seconds=200):
 @pytest.mark.parametrize("name", ["sat", "unet", "negev", "maxmin", "pn", "erase"])
 def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     """Stopped within an epoch, a run ends with the weights of one that was not."""
-    config = small.two_phases(name) if name == "negev" else small.small_config(name)
+    config, phases = small.small_config(name), {name: name}  # and their maps
     if name == "negev":
-        config.baseline.workdir = str(finished[0])
-    elif name != "sat":
+        common.with_baseline(config).baseline.workdir = str(finished[0])
+    elif name == "sat":  # and PixelCAM on it
+        phases = {"baseline": "sat", "pixelcam": "pixelcam"}
+        common.with_baseline(config, name).method = {"name": "pixelcam"}
+    else:
         config.backbone = {"name": "double_conv", "widths": (4, 8)}
     monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     monkeypatch.setattr(train, "SAVE_PAUSE", 0)
     numbers = train.run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(logbook.Progress, "show", stop_at(4))
-        with pytest.raises(InterruptedError):
-            train.run(config, tmp_path / "halves")
-    assert not (tmp_path / "halves" / "metrics.json").exists()
-    assert selection.Best(tmp_path / "halves" / name).step("last", name) == 3
+        for phase, maps in phases.items():
+            patch.setattr(logbook.Progress, "show", stop_at(4, phase))
+            with pytest.raises(InterruptedError):
+                train.run(config, tmp_path / "halves")
+            assert not (tmp_path / "halves" / "metrics.json").exists()
+            assert selection.Best(tmp_path / "halves" / phase).step("last", maps) == 3
     with monkeypatch.context() as patch:
         patch.setattr(results, "collect", lambda *_: {})  # it says the same of equal weights
         train.run(config, tmp_path / "halves")
     whole, halves = (weights_of(tmp_path / run, config) for run in ("whole", "halves"))
     jax.tree.map(np.testing.assert_array_equal, whole, halves)
-    result = numbers["phases"][name]["maps"][name]
+    result = numbers["phases"][phase]["maps"][maps]
     assert set(result) == {"last", "b_loc"} | ({"b_cl"} if name != "unet" else set())
     assert (result["last"]["test"]["accuracy"] is None) == (name == "unet")
     if config.metric == "dice":  # the sizes of the regions of all images
@@ -205,10 +210,10 @@ def test_every_method_runs_and_resumes(finished, tmp_path, monkeypatch, name):
     assert report.write(tmp_path / "whole").is_file()
 
 
-def stop_at(step):
-    def show(_, done, losses):
+def stop_at(step, phase):
+    def show(progress, done, losses):
         del losses
-        if done == step:
+        if (progress.name, done) == (phase, step):
             raise InterruptedError
 
     return show
@@ -440,7 +445,7 @@ def test_what_was_replaced_before_a_kill_is_forgotten(tmp_path, monkeypatch):
     """The newest checkpoint remembers a best one that was held, replaced and never written."""
     config = small.small_config("classifier")
     with monkeypatch.context() as patch:
-        patch.setattr(logbook.Progress, "show", stop_at(3))
+        patch.setattr(logbook.Progress, "show", stop_at(3, "classifier"))
         with pytest.raises(InterruptedError):
             train.run(config, tmp_path / "run")
     stored = checkpoint.Checkpoints(tmp_path / "run/classifier/checkpoints")

@@ -41,8 +41,8 @@ def test_deit_tiny_has_the_published_number_of_parameters():
 
 def test_a_location_token_adds_a_level_of_maps(image):
     model = vit.ViT(**SMALL, location=True)
-    variables = model.init(jax.random.key(1), image)
-    maps, features = model.apply(variables, image)
+    variables = jax.jit(model.init)(jax.random.key(1), image)
+    maps, features = jax.jit(model.apply)(variables, image)
     assert maps.shape == (2, 4, 4, 3)
     assert features.shape == (2, 4, 4, 24)
     assert 0 < float(maps.min()) < float(maps.max()) < 1
@@ -50,13 +50,14 @@ def test_a_location_token_adds_a_level_of_maps(image):
 
 def test_stochastic_depth_drops_whole_branches_while_training(image):
     model = vit.ViT(**SMALL, drop_path=0.9)
-    variables = model.init(jax.random.key(1), image)
+    variables = jax.jit(model.init)(jax.random.key(1), image)
+    apply = jax.jit(model.apply, static_argnames="train")
     keys = jax.random.split(jax.random.key(2), 2)
-    evaluated = model.apply(variables, image, keys)[-1]
-    np.testing.assert_array_equal(evaluated, model.apply(variables, image)[-1])
-    trained = model.apply(variables, image, keys, train=True)[-1]
+    evaluated = apply(variables, image, keys)[-1]
+    np.testing.assert_array_equal(evaluated, apply(variables, image)[-1])
+    trained = apply(variables, image, keys, train=True)[-1]
     assert np.abs(trained - evaluated).max() > 1e-3
-    alone = model.apply(variables, image[1:], keys[1:], train=True)[-1]
+    alone = apply(variables, image[1:], keys[1:], train=True)[-1]
     np.testing.assert_allclose(alone[0], trained[1], rtol=1e-5, atol=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_tokens_are_those_of_timm(kind, size):
     with np.load(timm_models.TOKENS) as recorded:
         expected = recorded[f"{kind}/{size[0]} x {size[1]}"]
     with jax.default_matmul_precision("highest"):
-        found = model.apply(variables, jnp.asarray(timm_models.images(size)))[-1]
+        found = jax.jit(model.apply)(variables, jnp.asarray(timm_models.images(size)))[-1]
     assert np.abs(found.reshape(expected.shape) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

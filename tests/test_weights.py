@@ -1,5 +1,6 @@
 """Import of checkpoints: strict, by name, folded normalisation included."""
 
+import functools
 import json
 import re
 
@@ -23,7 +24,7 @@ IMAGES = jax.random.normal(jax.random.key(5), (6, 32, 32, 3))
 
 @pytest.fixture(scope="module")
 def variables():
-    return SMALL.init(jax.random.key(0), IMAGES[:1])
+    return jax.jit(SMALL.init)(jax.random.key(0), IMAGES[:1])
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +163,8 @@ def test_a_hub_out_of_reach_is_named_with_the_way_round(monkeypatch):
 
 def test_stride_in_conv1_or_conv2_is_another_function(variables, tensors):
     filled = weights.assign(variables, tensors, extra=("fc.",))
-    first = SMALL.clone(stride_in="conv1").apply(filled, IMAGES)[-1]
-    second = SMALL.apply(filled, IMAGES)[-1]
+    first = jax.jit(SMALL.clone(stride_in="conv1").apply)(filled, IMAGES)[-1]
+    second = jax.jit(SMALL.apply)(filled, IMAGES)[-1]
     assert first.shape == second.shape
     assert np.abs(first - second).max() > 1e-3
     with pytest.raises(ValueError, match=r"unknown stride_in 'conv3'; have \['conv1', 'conv2'\]"):
@@ -203,7 +204,8 @@ def test_biases_of_convolutions_are_normalisations_folded_away(variables, folded
     assert not any("bn" in name or "running" in name for name in without)
     filled = weights.assign(variables, resnet.renamed(without))
     assert weights.is_folded(filled)
-    expected, found = (SMALL.apply(v, IMAGES[:2])[-1] for v in (folded, filled))
+    apply = jax.jit(SMALL.apply)
+    expected, found = (apply(v, IMAGES[:2])[-1] for v in (folded, filled))
     np.testing.assert_array_equal(found, expected)
     again = resnet.renamed(resnet.renamed(without))
     jax.tree.map(np.testing.assert_array_equal, again, resnet.renamed(without))
@@ -254,12 +256,13 @@ def test_recalibration_knows_the_epsilon_of_a_normalisation():
 
 def test_after_recalibration_training_starts_level(folded):
     renewed = weights.recalibrate(SMALL, folded, [IMAGES[:4], IMAGES[4:]])
-    evaluated = SMALL.apply(renewed, IMAGES)[-1]
-    trained, _ = SMALL.apply(renewed, IMAGES, train=True, mutable=["batch_stats"])
+    training = jax.jit(functools.partial(SMALL.apply, train=True, mutable=["batch_stats"]))
+    evaluated = jax.jit(SMALL.apply)(renewed, IMAGES)[-1]
+    trained, _ = training(renewed, IMAGES)
     np.testing.assert_allclose(
         trained[-1], evaluated, rtol=1e-3, atol=1e-3 * float(jnp.abs(evaluated).max())
     )
-    raw, _ = SMALL.apply(folded, IMAGES, train=True, mutable=["batch_stats"])
+    raw, _ = training(folded, IMAGES)
     assert np.abs(raw[-1] - evaluated).max() > 0.1 * np.abs(evaluated).max()
 
 

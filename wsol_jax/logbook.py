@@ -44,7 +44,7 @@ class Progress:
     """Console lines with loss, rate and time left, at most one every `CONSOLE_SECONDS`."""
 
     def __init__(self, name: str, step: int, last_step: int, batch_size: int):
-        self._name, self._first, self._last, self._batch = name, step, last_step, batch_size
+        self.name, self._first, self._last, self._batch = name, step, last_step, batch_size
         self._start = self._shown = time.monotonic()
 
     def show(self, step: int, losses: dict[str, float]) -> None:
@@ -58,7 +58,7 @@ class Progress:
         left = (self._last - step) / rate
         logging.info(
             "%s  step %d/%d  %s  %.1f images/s  %s left",
-            *(self._name, step, self._last, terms, rate * self._batch, duration(left)),
+            *(self.name, step, self._last, terms, rate * self._batch, duration(left)),
         )
 
 
