@@ -148,7 +148,7 @@ def _encode(encoder, state, dtype, train, gradients):
         return encoder.apply(inputs, image, None, train, mutable=["batch_stats"])
 
     if gradients:
-        lean = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_saveable)
+        lean = jax.checkpoint(forward, policy=_products)
         encode = compiled(functools.partial(jax.vjp, lean, has_aux=True))
         levels, pullback, updates = encode(params)
         pull_back = compiled(lambda pullback, cotangents: pullback(cotangents)[0])

@@ -178,6 +178,27 @@ def test_a_checkpoint_of_another_architecture_is_named_with_the_backbone(tmp_pat
     assert "conv1.weight (64, 1, 7, 7), expected (8, 3, 7, 7)" in str(told.value)  # O I H W
 
 
+def test_a_checkpoint_is_told_which_backbones_it_fits(monkeypatch, tmp_path):
+    known = ("resnet18", "resnet50", "vgg16", "vit_small_patch16_224", "deit_small_patch16_224")
+    few = {name: experiment.BACKBONES[name] for name in known}
+    monkeypatch.setattr(experiment, "BACKBONES", few)
+    config = small.small_config("classifier")
+    config.weights.source = str(tmp_path / "weights.npz")
+    for name, fitting in (
+        ("resnet18", ["resnet18"]),
+        ("deit_small_patch16_224", ["vit_small_patch16_224", "deit_small_patch16_224"]),
+    ):
+        config.backbone = {"name": name}
+        tensors = small.encoder_tensors(config)
+        assert pretrained.fitting(tensors) == fitting
+    assert pretrained.fitting({**tensors, "more": np.zeros(3)}) == []
+    np.savez(config.weights.source, **tensors)
+    config.backbone = {"name": "resnet50", "width": 8}
+    built = experiment.build(config, config.method)
+    with pytest.raises(ValueError, match=r"'resnet50' \(it fits \['vit_small_patch16_224', 'deit_"):
+        pretrained.encoder(config, built, small.small_data().seen)
+
+
 @pytest.mark.parametrize(
     ("backbone", "method"),
     [

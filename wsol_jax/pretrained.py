@@ -2,9 +2,11 @@
 
 import logging
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wsol_jax import augment, experiment
@@ -13,6 +15,7 @@ from wsol_jax.data import splits
 from wsol_jax.method import Method
 
 RECALIBRATION_BATCH = 16
+IMAGE_SIZE = 224  # of the published checkpoints; a multiple of every transformer's patch
 
 
 def encoder(config: Any, built: Method, seen: splits.Split) -> tuple[dict, dict]:
@@ -40,13 +43,15 @@ def encoder(config: Any, built: Method, seen: splits.Split) -> tuple[dict, dict]
     fresh = experiment.initialize(config, built)
     found = {kind: tree["encoder"] for kind, tree in fresh.items() if "encoder" in tree}
     missing = (*backbone.new, *options["allow_missing"])
+    renamed = backbone.renamed(tensors)
     try:
-        tensors = backbone.renamed(tensors)
-        found = weights.assign(found, tensors, extra=backbone.extra, allow_missing=missing)
+        found = weights.assign(found, renamed, extra=backbone.extra, allow_missing=missing)
     except ValueError as error:
+        others = fitting(tensors)
         raise ValueError(
-            f"the checkpoint {source} does not fit the backbone {config.backbone.name!r}, see "
-            f"--config.backbone.name= and --config.weights.source=; {error}"
+            f"the checkpoint {source} does not fit the backbone {config.backbone.name!r}"
+            f"{f' (it fits {others})' if others else ''}, see --config.backbone.name= and "
+            f"--config.weights.source=; {error}"
         ) from error
     _warn_of_others(config, weights.described(source))
     folded = weights.is_folded(found)
@@ -56,6 +61,18 @@ def encoder(config: Any, built: Method, seen: splits.Split) -> tuple[dict, dict]
         found = _recalibrated(built, found, seen)
         facts["recalibrated"] = "one pass over the training images"
     return jax.device_get({kind: {"encoder": tree} for kind, tree in found.items()}), facts
+
+
+def fitting(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The backbones that a checkpoint fits, with the settings that their names have."""
+    image = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3))
+    found = []
+    for name, backbone in experiment.BACKBONES.items():
+        fresh = jax.eval_shape(backbone.make().init, jax.random.key(0), image)
+        options = {"extra": backbone.extra, "allow_missing": backbone.new}
+        if not weights.mismatches(fresh, backbone.renamed(tensors), **options):
+            found.append(name)
+    return found
 
 
 def _recalibrated(built, variables, split):

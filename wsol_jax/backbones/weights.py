@@ -106,25 +106,44 @@ def assign(
     Raises:
       ValueError: listing missing, extra and misshapen tensors.
     """
+    mismatch = mismatches(variables, tensors, extra=extra, allow_missing=allow_missing)
+    if mismatch:
+        raise ValueError(mismatch)
+    result = flax.traverse_util.flatten_dict(dict(variables))
+    for path, leaf in result.items():
+        if (name := torch_name(path)) in tensors:
+            result[path] = jnp.asarray(_flax_layout(tensors[name]), leaf.dtype)
+    return flax.traverse_util.unflatten_dict(result)
+
+
+def mismatches(
+    variables: Variables,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    extra: Iterable[str] = (),
+    allow_missing: Iterable[str] = (),
+) -> str:
+    """Why `assign` does not take the tensors; empty where it does. Of variables shapes suffice."""
     leaves = flax.traverse_util.flatten_dict(dict(variables))
-    paths = {torch_name(path): path for path in leaves}
+    expected = {torch_name(path): _torch_shape(leaf.shape) for path, leaf in leaves.items()}
     given = {
-        name: value
+        name: value.shape
         for name, value in tensors.items()
         if not name.startswith(tuple(extra)) and not name.endswith(".num_batches_tracked")
     }
-    missing = [name for name in paths if name not in given and name not in set(allow_missing)]
-    surplus = [name for name in given if name not in paths]
-    result, misshapen = dict(leaves), []
-    for name in paths.keys() & given.keys():
-        value, leaf = _flax_layout(given[name]), leaves[paths[name]]
-        if value.shape != leaf.shape:
-            expected = _torch_shape(leaf.shape)
-            misshapen.append(f"{name} {given[name].shape}, expected {expected}{_grid(name, value)}")
-        result[paths[name]] = jnp.asarray(value, leaf.dtype)
-    if missing or surplus or misshapen:
-        raise ValueError(_mismatch(missing, surplus, misshapen))
-    return flax.traverse_util.unflatten_dict(result)
+    missing = [name for name in expected if name not in given and name not in set(allow_missing)]
+    surplus = [name for name in given if name not in expected]
+    misshapen = [
+        f"{name} {shape}, expected {expected[name]}{_grid(name, shape)}"
+        for name, shape in given.items()
+        if name in expected and shape != expected[name]
+    ]
+    lines = ["is it one of another architecture?"]
+    for title, names in [("missing", missing), ("extra", surplus), ("misshapen", misshapen)]:
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            lines.append(f"  {title} ({len(names)}): {', '.join(names[:LISTED])}{more}")
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def is_folded(variables: Variables) -> bool:
@@ -228,18 +247,9 @@ def _download(source):
         ) from error
 
 
-def _grid(name, value):
+def _grid(name, shape):
     """How to take the position embedding of a transformer that was trained at another size."""
     if name != "pos_embed":
         return ""
-    side = math.isqrt(value.shape[1])  # the class token may have a position too
+    side = math.isqrt(shape[1])  # the class token may have a position too
     return f": of {side} x {side} patches, pass --config.backbone.grid='({side},{side})'"
-
-
-def _mismatch(missing, surplus, misshapen):
-    lines = ["is it one of another architecture?"]
-    for title, names in [("missing", missing), ("extra", surplus), ("misshapen", misshapen)]:
-        if names:
-            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            lines.append(f"  {title} ({len(names)}): {', '.join(names[:LISTED])}{more}")
-    return "\n".join(lines)
