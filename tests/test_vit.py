@@ -107,6 +107,28 @@ def test_tokens_are_those_of_timm(kind, size):
     assert np.abs(found.reshape(expected.shape) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("mlp", [("0", "3"), ("linear_1", "linear_2")], ids=["1.0", "later"])
+def test_torchvisions_names_find_their_places(mlp):
+    """Its model has, of one shape and in one order, the tensors of timm's; only names differ."""
+    block = "encoder.layers.encoder_layer_{}."
+    parts = ["ln_1.", "self_attention.in_proj_", "self_attention.out_proj.", "ln_2."]
+    parts += [f"mlp.{layer}." for layer in mlp]
+    names = ["class_token", "conv_proj.weight", "conv_proj.bias", "encoder.pos_embedding"]
+    for index in range(12):
+        names += [block.format(index) + p + leaf for p in parts for leaf in ("weight", "bias")]
+    names += ["encoder.ln.weight", "encoder.ln.bias", "heads.head.weight", "heads.head.bias"]
+    parts = ["norm1.", "attn.qkv.", "attn.proj.", "norm2.", "mlp.fc1.", "mlp.fc2."]
+    ours = ["cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed"]
+    for index in range(12):
+        ours += [f"blocks.{index}.{p}{leaf}" for p in parts for leaf in ("weight", "bias")]
+    ours += ["norm.weight", "norm.bias"]
+    found = list(vit.renamed(dict.fromkeys(names, np.zeros(1))))
+    assert found[:-2] == ours
+    assert all(name.startswith(vit.EXTRA_TENSORS) for name in found[-2:])
+    assert set(ours) == set(tensors_of(vit.build("vit_base_patch16_224"))[1])
+    assert list(vit.renamed(dict.fromkeys(ours, np.zeros(1)))) == ours
+
+
 def test_the_records_are_what_timm_gives():
     pytest.importorskip("timm", reason="timm comes with the extra 'bench'", **NOT_WHOLE)
     recorded = json.loads(timm_models.TENSORS.read_text())["tensors"]

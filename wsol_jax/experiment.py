@@ -31,7 +31,9 @@ BACKBONES = {
     "inception_v3": Backbone(inception.InceptionV3, inception.EXTRA_TENSORS, inception.NEW_TENSORS),
     "double_conv": Backbone(double_conv.Pyramid, ()),
     **{
-        name: Backbone(functools.partial(vit.build, name), vit.EXTRA_TENSORS, vit.NEW_TENSORS)
+        name: Backbone(
+            functools.partial(vit.build, name), vit.EXTRA_TENSORS, vit.NEW_TENSORS, vit.renamed
+        )
         for name in vit.VARIANTS
     },
 }

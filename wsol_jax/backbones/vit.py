@@ -2,20 +2,36 @@
 
 One module serves DeiT, DeiT-III, plain ViT and DINOv2 models with their register tokens, layer
 scale and gated MLPs; `VARIANTS` holds sizes and token layouts by timm's names. Modules carry timm's
-names too, so its checkpoints load by name.
+names too, so its checkpoints load by name, and torchvision's once they are `renamed`.
 """
+
+import re
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from wsol_jax import choices, convolution, ops
 
-EXTRA_TENSORS = ("head.", "mask_token")  # of a checkpoint, and in no encoder
+EXTRA_TENSORS = ("head.", "heads.", "mask_token")  # of a checkpoint, and in no encoder
 NEW_TENSORS = ("loc_token", "loc_embed")
 EPSILON = 1e-6  # of every layer normalisation
 MASKED_BLOCKS = 3  # of a model with a location token, the last
+TORCHVISION = (  # its names of tensors, and timm's
+    (r"^class_token$", "cls_token"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"^(blocks\.\d+\.)ln_(\d)\.", r"\1norm\2."),
+    (r"^(blocks\.\d+\.)self_attention\.in_proj_", r"\1attn.qkv."),
+    (r"^(blocks\.\d+\.)self_attention\.out_proj\.", r"\1attn.proj."),
+    (r"^(blocks\.\d+\.mlp\.)(?:0|linear_1)\.", r"\1fc1."),
+    (r"^(blocks\.\d+\.mlp\.)(?:3|linear_2)\.", r"\1fc2."),
+)
 
 _normal = nn.initializers.truncated_normal(0.02)
 _DINOV2 = {"patch": 14, "grid": (37, 37), "layer_scale": True}
@@ -209,6 +225,17 @@ def build(variant: str, **keywords) -> ViT:
     """The transformer that timm calls `variant`; keywords are those of `ViT`."""
     choices.require("ViT variant", variant, VARIANTS)
     return ViT(**{**VARIANTS[variant], **keywords})
+
+
+def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A checkpoint of torchvision's under timm's names; any other stays as it is."""
+    return {_timm_name(name): value for name, value in tensors.items()}
+
+
+def _timm_name(name):
+    for pattern, replacement in TORCHVISION:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _norm(name):
