@@ -138,6 +138,11 @@ def encoded(
     return found
 
 
+def _products(primitive, *_, **__):
+    """What is kept of a pass for its gradient: what takes long to make."""
+    return primitive.name in ("dot_general", "conv_general_dilated")
+
+
 def _encode(encoder, state, dtype, train, gradients):
     filled = weights.assign(shapes(encoder), state)
     variables = jax.tree.map(lambda x: x.astype(dtype), filled)
