@@ -104,7 +104,7 @@ def test_tokens_are_those_of_timm(kind, size):
         expected = recorded[f"{kind}/{size[0]} x {size[1]}"]
     with jax.default_matmul_precision("highest"):
         found = jax.jit(model.apply)(variables, jnp.asarray(timm_models.images(size)))[-1]
-    assert np.abs(found.reshape(expected.shape) - expected).max() <= 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("mlp", [("0", "3"), ("linear_1", "linear_2")], ids=["1.0", "later"])
