@@ -64,6 +64,9 @@ def test_seeds_of_two_machines(tmp_path, monkeypatch, collect):
     assert str(tmp_path) not in copied
     assert "curve" not in copied
     assert (folder / "classifier" / "history.jsonl").read_text() == '{"epoch": 0}\n'
+    collect(*sorted((tmp_path / "results").glob("*/")), "--output", "results")  # in its place
+    again = (tmp_path / "results" / "README.md").read_text()
+    assert again == text.removesuffix("A paragraph.\n").rstrip("\n") + "\n"
     collect(folder, "--output", "again")
     assert "| 70.0 | \N{EN DASH} |" in (tmp_path / "again" / "README.md").read_text()
 
