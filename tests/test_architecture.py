@@ -25,7 +25,7 @@ LAYERS = [
     {"augment", "cams", "seeds", "losses", "metrics", "optimizer", "parallel", "slides", "stains"},
     {"batch_norm", "choices", "convolution", "cpu", "distributed", "pixel_counts"},
     {"ops"},
-    {"locks", "pixel_labels", "significance", "termination"},  # without JAX
+    {"arguments", "locks", "pixel_labels", "significance", "termination"},  # without JAX
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLAX = {"backbones", "batch_norm", "convolution", "decoder", "heads", "method", "methods"}
@@ -39,7 +39,7 @@ ONLY_IN = {
     "flax": FLAX,
     "sklearn": {"embedding"},
     "clu": {"metrics", "logbook"},
-    "ml_collections": {"experiment", "main"},
+    "ml_collections": {"arguments", "experiment", "main"},
     "torch": set(),
     "pickle": set(),
 }
