@@ -90,9 +90,8 @@ def min_max(maps: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     shifted = maps - low
     stretched = shifted / jnp.max(shifted, axis=(1, 2), keepdims=True)
-    return jnp.clip(
-        jnp.nan_to_num(stretched), 0, 1
-    )  # a compiler may round the map and its minimum differently
+    # A compiler may round the map and its minimum differently.
+    return jnp.clip(jnp.nan_to_num(stretched), 0, 1)
 
 
 def split_keys(keys: Key[Array, "b"] | None, count: int) -> list[Any]:
