@@ -30,7 +30,14 @@ REFUSED = [
     (["--workdir=runs/a", "--config.epochs=3"], "--config.epochs=3 is a setting of a config; pass"),
     (["--config=configs/common.py"], r"configs/common\.py: there is no get_config\(\) in it"),
     (["--config=configs/layercam_glas.py:vgg16"], "has no variants; pass configs/layercam_glas.py"),
-    ([f"--config={CONFIG}:vgg16"], r"unknown map 'vgg16'; have \['cam', 'deep_mil', "),
+    (
+        [f"--config={CONFIG}:vgg16"],
+        rf"--config={CONFIG}:vgg16: unknown map 'vgg16'; have \['cam', 'deep_mil', ",
+    ),
+    (
+        ["--config=configs/paper/table01.py:glas/cam"],
+        r"--config=configs/paper/table01\.py:glas/cam: unknown row 'glas/cam'; have \['glas/",
+    ),
     (["--images=~/images"], r"--images=~/images: the shell leaves ~ as it is here; write \$HOME"),
 ]
 

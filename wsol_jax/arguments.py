@@ -57,7 +57,10 @@ def _config(file: str, variant: str = "") -> ConfigDict:
         raise ValueError(f"--config={file}: there is no get_config() in it; expected a config")
     if variant and not inspect.signature(get_config).parameters:
         raise ValueError(f"--config={file}:{variant}: this config has no variants; pass {file}")
-    return get_config(variant) if variant else get_config()
+    try:
+        return get_config(variant) if variant else get_config()
+    except ValueError as error:
+        raise ValueError(f"--config={file}{f':{variant}' if variant else ''}: {error}") from error
 
 
 def _is_config(path: pathlib.Path) -> bool:
