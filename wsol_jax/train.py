@@ -22,7 +22,6 @@ import optax
 from wsol_jax import (
     augment,
     checkpoint,
-    choices,
     evaluate,
     experiment,
     identity,
@@ -30,6 +29,7 @@ from wsol_jax import (
     ops,
     optimizer,
     parallel,
+    preflight,
     pretrained,
     pseudo_labels,
     results,
@@ -89,8 +89,7 @@ def run(
     """
     began = time.monotonic()
     engine = parallel.engine(config.parallel)
-    # Whatever is wrong with either phase is reported before the first begins.
-    method = _checked(config, workdir, train)
+    method = preflight.checked(config, workdir, train=train)
     data = experiment.open_data(config)
     if train and method.full_masks and not splits.is_annotated(data.seen):
         raise ValueError(
@@ -246,28 +245,6 @@ def _compiled(method, transform, config, engine, per_epoch):
     return engine.compile(ops.in_single_precision(step) if config.precision == "float32" else step)
 
 
-def _checked(config, workdir, train):
-    """The method of the last phase, once all phases can be trained, or evaluated, as configured."""
-    choices.require("metric", config.metric, evaluate.PROTOCOLS)
-    choices.require_number("seed", config.seed)
-    choices.require_number("evaluation_batch_size", config.evaluation_batch_size, least=1)
-    for title, section in experiment.sections(config).items():
-        choices.require_number(f"epochs of {title}", section.epochs)
-        choices.require_number(f"batch_size of {title}", section.batch_size, least=1)
-        parallel.check_batch(section.batch_size)
-        method = experiment.build(config, section.method)
-        params = experiment.zeros(config, method)["params"]
-        optimizer.groups(params, section.optimizer.get("fast", ()))
-        schedule = experiment.keywords(section.optimizer)
-        optimizer.sgd(steps_per_epoch=1, frozen=method.frozen, **schedule)
-        folder, epochs = identity.place(config, workdir, title)
-        if not train:
-            selection.Best(folder).require_end(epochs)
-        elif section is config.baseline:
-            _check_origin(config, folder, epochs)
-    return method
-
-
 def _phase(config, workdir, title, weights, engine):
     """The phase of the config with this title, beginning with what `weights` has of its model."""
     section = experiment.sections(config)[title]
@@ -291,29 +268,6 @@ def _weights(config, baseline):
     best, section = selection.Best(baseline.folder), config.baseline
     best.require_end(baseline.epochs)
     return best.variables(best.step(section.weights_checkpoint, section.cam), baseline.start)
-
-
-def _check_origin(config, folder, epochs):
-    """Refuses what the second phase asks of the first and would not find at its end."""
-    section, learnt = config.baseline, ["weights_checkpoint"]
-    for key in ("cam_checkpoint", "weights_checkpoint"):
-        choices.require(f"baseline.{key}", section[key], selection.CRITERIA)
-    if section.cam_workdir:
-        known = experiment.stored_config(pathlib.Path(section.cam_workdir)).num_classes
-        if known < config.num_classes:
-            raise ValueError(
-                f"the run at {section.cam_workdir} knows {known} classes and can make no CAM of "
-                f"the others; expected the {config.num_classes} of this config"
-            )
-        pseudo_labels.teacher(section)
-    else:
-        choices.require("baseline.cam", section.cam, experiment.map_names(section.method))
-        learnt.append("cam_checkpoint")
-    if section.workdir:
-        best = selection.Best(folder)
-        best.require_end(epochs)
-        for key in learnt:
-            best.step(section[key], section.cam)
 
 
 def _begin(phase, transform, checkpoints, validation):
